@@ -1,0 +1,67 @@
+#include <doctest/doctest.h>
+
+#include "fathom/base/json.h"
+#include "fathom/base/options.h"
+#include "fathom/base/rng.h"
+#include "fathom/base/thread_pool.h"
+
+namespace fathom {
+
+TEST_CASE("json keeps key order, duplicates and number text") {
+  const std::string text = R"({"b": 1.50, "a": [1e2, true, null], "b": "\u00e9"})";
+  const Json j = Json::parse(text, "test");
+  CHECK(j.dump() == "{\"b\": 1.50, \"a\": [1e2, true, null], \"b\": \"\xC3\xA9\"}");
+  CHECK(j.at("b").as_string() == "\xC3\xA9");
+  CHECK_THROWS_AS(Json::parse("[1, 2", "test"), Error);
+  CHECK_THROWS_AS(Json::parse(std::string(5000, '['), "test"), Error);
+  CHECK_THROWS_AS(j.at("c"), Error);
+}
+
+TEST_CASE("parallel_for visits every index once on any number of threads and passes exceptions on") {
+  for (const int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (const int64_t n : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> seen(static_cast<size_t>(n));
+      pool.parallel_for(n, 3, [&](int64_t b, int64_t e, int) {
+        for (int64_t i = b; i < e; ++i) ++seen[static_cast<size_t>(i)];
+      });
+      for (const auto& s : seen) CHECK(s == 1);
+    }
+    CHECK_THROWS_AS(pool.parallel_for(10, 1, [](int64_t b, int64_t, int) {
+                      if (b == 4) throw Error(Code::kInternal, "four");
+                    }),
+                    Error);
+  }
+}
+
+TEST_CASE("random streams are independent of each other and repeatable") {
+  Rng a(1, "data", 0), b(1, "data", 1), c(1, "data", 0);
+  CHECK(a.next() != b.next());
+  c.next();
+  CHECK(a.next() == c.next());
+  double sum = 0, squares = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const double x = a.normal();
+    sum += x;
+    squares += x * x;
+  }
+  CHECK(std::abs(sum / 20000) < 0.03);
+  CHECK(std::abs(squares / 20000 - 1) < 0.05);
+}
+
+TEST_CASE("an unknown option is an error with a suggestion") {
+  double temperature = 1;
+  OptionSet set;
+  set.add("temperature", &temperature, "");
+  set.set("temperature", "0.5");
+  CHECK(temperature == 0.5);
+  try {
+    set.set("temprature", "1");
+    FAIL("no error");
+  } catch (const Error& e) {
+    CHECK(e.hint().find("temperature") != std::string::npos);
+  }
+  CHECK_THROWS_AS(set.set("temperature", "warm"), Error);
+}
+
+}  // namespace fathom

@@ -1,0 +1,59 @@
+// Files: whole reads, memory maps, and writes that are either complete or absent.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fathom {
+
+std::string read_file(const std::string& path);  // throws Error with path and reason
+
+// Writes to a temporary name in the same folder, fsyncs, renames, fsyncs the folder. On any failure (a full disk,
+// say) the temporary file is removed, the old file stays as it was, and Error is thrown.
+void write_file_atomic(const std::string& path, std::string_view bytes);
+
+// The same in pieces, for files larger than memory should hold. Destroying it without commit() removes the temporary file.
+class AtomicWriter {
+ public:
+  explicit AtomicWriter(const std::string& path);
+  ~AtomicWriter();
+  AtomicWriter(const AtomicWriter&) = delete;
+  AtomicWriter& operator=(const AtomicWriter&) = delete;
+  void write(const void* data, size_t size_bytes);
+  void commit();
+
+ private:
+  [[noreturn]] void fail(const char* action);
+  std::string path_, temporary_;
+  int fd_ = -1;
+};
+
+// Read-only shared map of a whole file.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  explicit MappedFile(const std::string& path);  // throws Error
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+bool file_exists(const std::string& path);
+bool folder_exists(const std::string& path);
+void make_folders(const std::string& path);                     // like mkdir -p; throws Error
+std::vector<std::string> list_folder(const std::string& path);  // names, sorted; throws Error
+uint64_t file_size(const std::string& path);                    // bytes; throws Error
+void sync_folder(const std::string& path);                      // fsync, so that renames in it last
+
+}  // namespace fathom
