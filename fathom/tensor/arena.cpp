@@ -1,0 +1,110 @@
+#include "fathom/tensor/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "fathom/base/error.h"
+
+namespace fathom {
+namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
+constexpr int64_t kLarge = kHugePage / 2;  // from here on a block has its own map
+
+// Size classes: four steps per power of two, so at most a quarter is wasted.
+int64_t size_class(int64_t n) {
+  n = std::max<int64_t>(n, 64);
+  const int64_t power = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(n)));
+  const int64_t step = std::max<int64_t>(power / 4, 64);
+  return (n + step - 1) / step * step;
+}
+
+std::byte* map_huge(int64_t size) {
+  const int64_t total = size + kHugePage;
+  void* p = ::mmap(nullptr, static_cast<size_t>(total), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED)
+    throw Error(Code::kExhausted, fmt::format("cannot take {} bytes of memory from the system", size),
+                "use a smaller batch, context or model");
+  const auto address = reinterpret_cast<uintptr_t>(p);
+  const uintptr_t aligned = (address + kHugePage - 1) / kHugePage * kHugePage;
+  const auto head = aligned - address;
+  if (head) ::munmap(p, head);
+  const auto tail = static_cast<uintptr_t>(kHugePage) - head;
+  if (tail) ::munmap(reinterpret_cast<void*>(aligned + static_cast<uintptr_t>(size)), tail);
+  ::madvise(reinterpret_cast<void*>(aligned), static_cast<size_t>(size), MADV_HUGEPAGE);
+  return reinterpret_cast<std::byte*>(aligned);
+}
+
+}  // namespace
+
+struct Arena::State {
+  std::mutex mutex;  // guards all below
+  std::map<int64_t, std::vector<std::byte*>> free_blocks;
+  std::vector<std::pair<std::byte*, int64_t>> maps;
+  std::byte* slab = nullptr;  // small blocks are cut from 2 MB slabs
+  int64_t slab_left = 0;
+  ArenaStats stats;
+
+  ~State() {
+    for (const auto& [p, size] : maps) ::munmap(p, static_cast<size_t>(size));
+  }
+
+  std::byte* take_map(int64_t size) {
+    const int64_t rounded = (size + 4095) / 4096 * 4096;
+    std::byte* p = map_huge(rounded);
+    maps.emplace_back(p, rounded);
+    stats.reserved_bytes += rounded;
+    ++stats.kernel_requests;
+    return p;
+  }
+
+  std::byte* take(int64_t size) {
+    const std::lock_guard lock(mutex);
+    stats.in_use_bytes += size;
+    stats.peak_bytes = std::max(stats.peak_bytes, stats.in_use_bytes);
+    std::vector<std::byte*>& list = free_blocks[size];
+    if (!list.empty()) {
+      std::byte* p = list.back();
+      list.pop_back();
+      return p;
+    }
+    if (size >= kLarge) return take_map(size);
+    if (slab_left < size) {
+      slab = take_map(kHugePage);
+      slab_left = kHugePage;
+    }
+    std::byte* p = slab;
+    slab += size;
+    slab_left -= size;
+    return p;
+  }
+
+  void give_back(std::byte* p, int64_t size) {
+    const std::lock_guard lock(mutex);
+    stats.in_use_bytes -= size;
+    free_blocks[size].push_back(p);
+  }
+};
+
+Arena::Arena() : state_(std::make_shared<State>()) {}
+Arena::~Arena() = default;
+
+std::shared_ptr<std::byte> Arena::allocate(int64_t size_bytes) {
+  FM_CHECK(size_bytes >= 0, "size {}", size_bytes);
+  const int64_t size = size_class(size_bytes);
+  std::byte* p = state_->take(size);
+  return {p, [state = state_, size](std::byte* q) { state->give_back(q, size); }};
+}
+
+ArenaStats Arena::stats() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->stats;
+}
+
+}  // namespace fathom
