@@ -7,5 +7,18 @@ foreach(room IN LISTS ROOMS)
 endforeach()
 
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
-add_test(NAME layers COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tools/check_layers.py)
-set_tests_properties(layers PROPERTIES LABELS unit)
+
+# script_test(NAME LABEL COMMAND...): runs in the source folder.
+function(script_test name label)
+  add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS ${label})
+endfunction()
+
+script_test(layers unit ${Python3_EXECUTABLE} tools/check_layers.py)
+script_test(layers_planted unit ${Python3_EXECUTABLE} tools/layers_test.py)
+script_test(lint_rules unit ${Python3_EXECUTABLE} tools/lint.py --no-format)
+script_test(lint_planted unit ${Python3_EXECUTABLE} tools/lint_test.py)
+if(TARGET fathom)
+  script_test(cli_exit_codes unit tests/cli/exit_codes.sh $<TARGET_FILE:fathom>)
+  script_test(readme_run unit ${Python3_EXECUTABLE} tools/readme_run.py README.md $<TARGET_FILE_DIR:fathom>)
+endif()

@@ -1,0 +1,64 @@
+// fathom doctor: the machine, the build, the kernels that will run, and every environment variable
+// that fathom honours.
+#include <fmt/format.h>
+
+#include <string>
+
+#include "fathom/base/env.h"
+#include "fathom/cli/args.h"
+#include "fathom/cli/machine.h"
+
+namespace fathom {
+namespace {
+
+void row(const char* name, const std::string& value) { fmt::print("  {:<16} {}\n", name, value); }
+
+std::string huge_page_advice(const std::string& setting) {
+  if (setting == "never") {
+    return setting +
+           " (slower; as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled)";
+  }
+  return setting;
+}
+
+void print_machine(const Machine& m) {
+  fmt::print("machine\n");
+  row("cpu", m.cpu);
+  row("instructions",
+      m.isa.empty() ? "none that the kernels know" : fmt::format("{}", fmt::join(m.isa, " ")));
+  row("cores", fmt::format("{} usable", m.cores));
+  row("memory",
+      fmt::format("{}, {} available", human_bytes(m.memory_bytes), human_bytes(m.available_bytes)));
+  row("huge pages", huge_page_advice(m.huge_pages));
+  row("gpus", m.gpus.empty() ? "none found" : fmt::format("{}", fmt::join(m.gpus, "; ")));
+  row("system", m.system);
+}
+
+void print_build() {
+  fmt::print("\nbuild\n");
+  row("fathom", fmt::format("{} ({})", FATHOM_VERSION, FATHOM_BUILD));
+  row("compiler", __VERSION__);
+  row("libraries", FATHOM_LIBRARIES);
+}
+
+void print_environment() {
+  fmt::print("\nenvironment (for debugging; options belong on the command line)\n");
+  for (const EnvVar& v : env_vars()) {
+    const std::string value = env_value(v.name);
+    fmt::print("  {:<16} {}\n  {:<16}   {}\n", v.name, value.empty() ? "(not set)" : value, "",
+               v.doc);
+  }
+}
+
+}  // namespace
+
+int cmd_doctor(Args args) {
+  CommandLine line("doctor", "show what this machine offers and what fathom will use of it");
+  if (!line.parse(args)) return kExitOk;
+  print_machine(inspect_machine());
+  print_build();
+  print_environment();
+  return kExitOk;
+}
+
+}  // namespace fathom

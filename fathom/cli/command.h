@@ -1,0 +1,28 @@
+// What a command is, and the exit codes that all commands share.
+#pragma once
+
+#include <span>
+#include <string>
+
+namespace fathom {
+
+using Args = std::span<const std::string>;  // the words after the command's name
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;  // the work could not be done, or its check did not hold
+inline constexpr int kExitUsage = 2;   // the command line was wrong
+
+struct Command {
+  const char* name;
+  const char* summary;  // one line without a full stop, shown by `fathom --help`
+  int (*run)(
+      Args args);  // returns an exit code; may throw Error (kExitFailed) or UsageError (kExitUsage)
+};
+
+std::span<const Command> commands();  // sorted by name
+
+// The whole program behind main(): finds the command, runs it, turns exceptions into a message on
+// stderr and an exit code.
+int run_fathom(Args args);
+
+}  // namespace fathom

@@ -1,0 +1,87 @@
+// The command table. To add a command: write cmd_<name>.cpp, declare it here and give it a row.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <string_view>
+#include <vector>
+
+#include "fathom/base/error.h"
+#include "fathom/base/options.h"
+#include "fathom/cli/args.h"
+#include "fathom/cli/command.h"
+
+namespace fathom {
+
+int cmd_doctor(Args args);
+
+namespace {
+
+constexpr Command kCommands[] = {
+    {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
+};
+static_assert(std::ranges::is_sorted(kCommands, {},
+                                     [](const Command& c) { return std::string_view(c.name); }));
+
+void print_help() {
+  fmt::print(
+      "fathom {}: train, align, evaluate and serve DeepSeek-V3.2-class models.\n\n"
+      "usage: fathom COMMAND [ARGUMENTS] [--options]\n\ncommands:\n",
+      FATHOM_VERSION);
+  for (const Command& c : kCommands) fmt::print("  {:<12} {}\n", c.name, c.summary);
+  fmt::print("\n`fathom COMMAND --help` lists the options of a command.\n");
+}
+
+int run_command(Args args) {
+  if (args.empty()) throw UsageError("expected a command, found none", "run `fathom --help`");
+  const std::string& name = args[0];
+  if (name == "--help" || name == "-h" || name == "help") {
+    print_help();
+    return kExitOk;
+  }
+  if (name == "--version") {
+    fmt::print("fathom {}\n", FATHOM_VERSION);
+    return kExitOk;
+  }
+  const auto found = std::ranges::find(kCommands, name, &Command::name);
+  if (found != std::end(kCommands)) return found->run(args.subspan(1));
+  std::vector<std::string> names;
+  for (const Command& c : kCommands) names.emplace_back(c.name);
+  const std::string near = nearest_name(name, names);
+  throw UsageError(
+      fmt::format("expected a command, found \"{}\"", name),
+      near.empty() ? "run `fathom --help`" : fmt::format("did you mean `fathom {}`?", near));
+}
+
+void print_error(const Error& e) {
+  std::fflush(stdout);
+  fmt::print(stderr, "fathom: error: {}{}{}\n", e.message(), e.hint().empty() ? "" : "; ",
+             e.hint());
+}
+
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+
+int run_fathom(Args args) {
+  try {
+    const int code = run_command(args);
+    if (std::fflush(stdout) != 0 && code == kExitOk) {
+      throw Error(Code::kExhausted, "standard output could not be written", "is the disk full?");
+    }
+    return code;
+  } catch (const UsageError& e) {
+    print_error(e);
+    return kExitUsage;
+  } catch (const Error& e) {
+    print_error(e);
+  } catch (const std::bad_alloc&) {
+    print_error(Error(Code::kExhausted, "memory ran out", "use a smaller batch, context or model"));
+  } catch (const std::exception& e) {
+    print_error(Error(Code::kInternal, e.what()));
+  }
+  return kExitFailed;
+}
+
+}  // namespace fathom
