@@ -1,0 +1,51 @@
+// Linear maps with trainable, packed weights, and their per-head form for the absorbed products of MLA.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fathom/ops/ctx.h"
+
+namespace fathom {
+
+// A weight W [N,K] in the forms its kernels want. A trainable weight has a master in f32 or f64 and a gradient; a stored one
+// is used as it stands in the file. pack() must follow every change of the master. Copies share everything.
+class Weight {
+ public:
+  Weight() = default;
+  static Weight trainable(std::string name, Tensor data);
+  static Weight stored(std::string name, Tensor raw, Tensor scale);  // scale may be empty; see WeightRef
+
+  explicit operator bool() const { return static_cast<bool>(raw_); }
+  const std::string& name() const { return name_; }
+  const Value& value() const { return value_; }  // the master; empty for a stored weight
+  const Tensor& raw() const { return raw_; }
+  const Tensor& scale() const { return scale_; }
+  int64_t out() const { return raw_.view.dim[0]; }
+  int64_t in() const { return raw_.view.dim[1]; }
+  // (Re)builds the packed forms; the transposed one serves gradients. A no-op for cpu_ref.
+  void pack(const Ctx& ctx, bool with_transposed);
+  WeightRef ref() const;
+  // Rows begin .. begin+size-1 as a weight of their own; shares the master and its gradient, packs for itself.
+  Weight rows(int64_t begin, int64_t size) const;
+
+ private:
+  struct Packs;
+  std::string name_;
+  Value value_;
+  Tensor raw_, scale_;
+  std::shared_ptr<Packs> packs_;
+};
+
+// y = x W^T;  dx += dy W,  dW += dy^T x.  x [..,K] strided rows. Row t of y depends on row t of x only, bit for bit.
+Value linear(Ctx& ctx, const Value& x, const Weight& w);
+
+enum class HeadForm : uint8_t {
+  kTransposed,  // y[h] = x[h] w[h]^T, w[h] [N,K]
+  kPlain,       // y[h] = x[h] w[h],   w[h] [K,N]
+};
+// x_THK strided, w of H weights with equal shapes -> y [T,H,N]
+Value head_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& w, HeadForm form);
+
+}  // namespace fathom
