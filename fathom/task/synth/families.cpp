@@ -1,0 +1,111 @@
+#include "fathom/task/synth/problem.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "fathom/base/error.h"
+#include "fathom/base/options.h"
+#include "fathom/task/synth/generators.h"
+
+namespace fathom {
+namespace {
+
+constexpr FamilyEntry kFamilies[] = {
+    {"addition", 6, synth::make_addition, "two to four numbers, column by column with carries"},
+    {"countdown", 4, synth::make_countdown, "reach a target from three or four numbers by search"},
+    {"gcd", 4, synth::make_gcd, "greatest common divisor by repeated subtraction"},
+    {"maze", 3, synth::make_maze, "shortest path on a grid by breadth-first search"},
+    {"mod10", 8, synth::make_mod10_chain, "operator chain modulo 10, left to right"},
+    {"modn", 8, synth::make_mod_chain, "operator chain modulo 7, 11 or 13, left to right"},
+    {"multiplication", 5, synth::make_multiplication, "partial products and their sum"},
+    {"sort_letters", 6, synth::make_sort_letters, "insertion sort of letters"},
+    {"sort_numbers", 6, synth::make_sort_numbers, "insertion sort of numbers"},
+    {"string_edit", 4, synth::make_string_edit, "reverse, dedup, replace, uppercase, rotate"},
+};
+static_assert(std::ranges::is_sorted(kFamilies, {}, &FamilyEntry::name));
+
+constexpr uint64_t kHeldOutOneIn = 50;
+
+// Family and prompt, with the operands of a commutative prompt in sorted order.
+std::string split_key(const Problem& problem) {
+  std::string key = problem.prompt;
+  const char op = problem.family == "addition" ? '+' : problem.family == "multiplication" ? '*' : 0;
+  if (op != 0) {
+    std::vector<std::string> operands(1);
+    for (const char c : problem.prompt) {
+      if (c == op) {
+        operands.emplace_back();
+      } else if (c >= '0' && c <= '9') {
+        operands.back() += c;
+      }
+    }
+    std::sort(operands.begin(), operands.end());
+    key = synth::join(operands, std::string(1, op));
+  }
+  return problem.family + '\n' + key;
+}
+
+}  // namespace
+
+std::span<const FamilyEntry> families() { return kFamilies; }
+
+const FamilyEntry& find_family(std::string_view name) {
+  std::vector<std::string> names;
+  for (const FamilyEntry& entry : kFamilies) {
+    if (entry.name == name) return entry;
+    names.emplace_back(entry.name);
+  }
+  const std::string near = nearest_name(name, names);
+  throw Error(Code::kNotFound, fmt::format("no problem family is called '{}'", name),
+              near.empty() ? "families: " + synth::join(names, ", ")
+                           : fmt::format("did you mean '{}'?", near));
+}
+
+Problem make_problem(std::string_view family, Rng& rng, int difficulty) {
+  const FamilyEntry& entry = find_family(family);
+  if (difficulty < 1 || difficulty > entry.max_difficulty) {
+    throw Error(Code::kInvalidArgument, fmt::format("{} has difficulties 1 to {}, not {}",
+                                                    entry.name, entry.max_difficulty, difficulty));
+  }
+  Problem problem = entry.make(rng, difficulty);
+  problem.family = std::string(entry.name);
+  problem.difficulty = difficulty;
+  return problem;
+}
+
+bool held_out(const Problem& problem) {
+  return hash_bytes(split_key(problem)) % kHeldOutOneIn == 0;
+}
+
+Problem make_problem(std::string_view family, Rng& rng, int difficulty, Split split) {
+  Problem problem = make_problem(family, rng, difficulty);
+  while (held_out(problem) != (split == Split::kHeldOut)) {
+    problem = make_problem(family, rng, difficulty);
+  }
+  return problem;
+}
+
+namespace synth {
+
+std::string join(const std::vector<std::string>& parts, std::string_view separator) {
+  std::string out;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (i > 0) out += separator;
+    out += parts[i];
+  }
+  return out;
+}
+
+std::vector<int64_t> draw_distinct(Rng& rng, int64_t n, int64_t limit) {
+  std::vector<int64_t> values;
+  while (static_cast<int64_t>(values.size()) < n) {
+    const int64_t value = rng.range(0, limit - 1);
+    if (std::find(values.begin(), values.end(), value) == values.end()) values.push_back(value);
+  }
+  return values;
+}
+
+}  // namespace synth
+}  // namespace fathom
