@@ -9,11 +9,9 @@
 #include <vector>
 
 #include "fathom/base/json.h"
+#include "fathom/ops/moe.h"
 
 namespace fathom {
-
-enum class ScoringFunc : uint8_t { kSigmoid, kSoftmax };
-enum class TopkMethod : uint8_t { kNoauxTc, kGreedy, kGroupLimitedGreedy };
 
 const char* scoring_func_name(ScoringFunc f);  // "sigmoid", "softmax"
 const char* topk_method_name(TopkMethod m);    // "noaux_tc", "greedy", "group_limited_greedy"
