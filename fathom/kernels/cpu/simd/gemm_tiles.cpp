@@ -1,0 +1,226 @@
+// Register tiles of the matrix product, compiled once per instruction set (see gemm_tiles.h).
+// Vectors run over n, so the order over k is the scalar one and all instruction sets give equal
+// bits.
+#include "fathom/kernels/cpu/simd/gemm_tiles.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "fathom/kernels/cpu/simd/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/cpu/simd/gemm_tiles.cpp"
+#include "hwy/cache_control.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom::simd {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::CappedTag<float, 16>;
+using V = hn::Vec<D>;
+constexpr int kLanes = HWY_LANES(float) < 16 ? HWY_LANES(float) : 16;
+constexpr int kPerPanel = 16 / kLanes;  // vectors per panel row
+constexpr int kTileRows = kLanes == 16 ? 14 : kLanes >= 4 ? 6 : 2;
+
+// Widest tile for so many rows: as many weight streams as the registers allow.
+constexpr int tile_panels(int rows) {
+  if (kLanes == 16) return rows <= 6 ? 4 : rows <= 9 ? 3 : 2;
+  if (kLanes == 8) return rows == 1 ? 4 : rows <= 3 ? 2 : 1;
+  return 1;
+}
+
+HWY_INLINE V fused(V a, V b, V c) {
+#if HWY_NATIVE_FMA
+  return hn::MulAdd(a, b, c);
+#else
+  return hn::Set(D(), std::fma(hn::GetLane(a), hn::GetLane(b), hn::GetLane(c)));
+#endif
+}
+
+// Writes acc[rows][panels * kPerPanel] under the rules of TileArgs.
+template <int kRows, int kVecs>
+HWY_INLINE void finish(const TileArgs& t, V (&acc)[kRows][kVecs]) {
+  const D d;
+  const bool whole = t.cols >= kVecs * kLanes;
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    float* out = t.out + i * t.ld_out;
+    const float* c_old = t.c_old ? t.c_old + i * t.ld_out : nullptr;
+#pragma GCC unroll 16
+    for (int j = 0; j < kVecs; ++j) {
+      V v = acc[i][j];
+      if (t.scale) {
+        const V before = t.prev ? hn::LoadU(d, t.prev + i * t.ld_prev + j * kLanes) : hn::Zero(d);
+        v = fused(v, hn::LoadU(d, t.scale + j * kLanes), before);
+      }
+      if (whole) {
+        if (c_old) v = hn::Add(hn::LoadU(d, c_old + j * kLanes), v);
+        hn::StoreU(v, d, out + j * kLanes);
+      } else {
+        HWY_ALIGN float tmp[kLanes];
+        hn::Store(v, d, tmp);
+        const int64_t left = t.cols - j * kLanes;
+        for (int64_t q = 0; q < kLanes && q < left; ++q) {
+          out[j * kLanes + q] = c_old ? c_old[j * kLanes + q] + tmp[q] : tmp[q];
+        }
+      }
+    }
+  }
+}
+
+// One step of k: acc += a[rows] (outer) b[panels * 16].
+#define FM_TILE_STEP(A_AT)                                                              \
+  do {                                                                                  \
+    V bv[kVecs];                                                                        \
+    _Pragma("GCC unroll 16") for (int j = 0; j < kVecs; ++j) {                          \
+      bv[j] = hn::LoadU(d, b + (j / kPerPanel) * t.b_panel + (j % kPerPanel) * kLanes); \
+      if (kStreams && j % kPerPanel == 0)                                               \
+        hwy::Prefetch(b + (j / kPerPanel) * t.b_panel + kPrefetch);                     \
+    }                                                                                   \
+    _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {                          \
+      const V av = hn::Set(d, A_AT);                                                    \
+      _Pragma("GCC unroll 16") for (int j = 0; j < kVecs; ++j) acc[i][j] =              \
+          fused(av, bv[j], acc[i][j]);                                                  \
+    }                                                                                   \
+    b += t.b_step;                                                                      \
+  } while (0)
+
+template <int kRows, int kPanels, bool kColumnA>
+void tile(const TileArgs& t) {
+  const D d;
+  constexpr int kVecs = kPanels * kPerPanel;
+  // Few rows: bound by memory, so the weights are asked for early; a tall tile lives in the cache.
+  constexpr bool kStreams = !kColumnA && kRows <= 6 && kTileRows > 6;
+  constexpr int kPrefetch = 512;
+  V acc[kRows][kVecs];
+  const bool resume = t.prev && !t.scale;
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kVecs; ++j) {
+      acc[i][j] = resume ? hn::LoadU(d, t.prev + i * t.ld_prev + j * kLanes) : hn::Zero(d);
+    }
+  }
+  const float* b = t.b;
+  if constexpr (kColumnA) {
+    const float* a = t.a;
+    for (int64_t k = 0; k < t.k; ++k, a += t.lda) FM_TILE_STEP(a[i]);
+  } else {
+    // Five rows share a base pointer, so that addresses need few registers.
+    constexpr int kBases = (kRows + 4) / 5;
+    const float* base[kBases];
+#pragma GCC unroll 4
+    for (int g = 0; g < kBases; ++g) base[g] = t.a + 5 * g * t.lda;
+    const int64_t lda = t.lda;
+    int64_t k = 0;
+    for (; k + 4 <= t.k; k += 4) {
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; ++u) FM_TILE_STEP(base[i / 5][(i % 5) * lda + u]);
+#pragma GCC unroll 4
+      for (int g = 0; g < kBases; ++g) base[g] += 4;
+    }
+    for (; k < t.k; ++k) {
+      FM_TILE_STEP(base[i / 5][(i % 5) * lda]);
+#pragma GCC unroll 4
+      for (int g = 0; g < kBases; ++g) base[g] += 1;
+    }
+  }
+  finish<kRows, kVecs>(t, acc);
+}
+
+template <bool kColumnA, int kRows, int kPanels>
+void fill_widths(TileFn (&row)[kMaxPanels + 1]) {
+  row[kPanels] = &tile<kRows, kPanels, kColumnA>;
+  if constexpr (kPanels > 1) fill_widths<kColumnA, kRows, kPanels - 1>(row);
+}
+
+// Column tiles serve long sums only: the widths of a full tile are enough for every height.
+template <bool kColumnA, int... kRow>
+void fill_tiles(TileFn (&table)[kMaxRows + 1][kMaxPanels + 1],
+                std::integer_sequence<int, kRow...>) {
+  constexpr int kWide = tile_panels(kTileRows);
+  (fill_widths < kColumnA, kRow + 1, kColumnA ? kWide : tile_panels(kRow + 1) > (table[kRow + 1]),
+   ...);
+}
+
+#if HWY_NATIVE_FMA
+// Lane block q holds four floats from p + q * stride.
+HWY_INLINE V every_fourth_row(const float* p, int64_t stride) {
+  const hn::FixedTag<float, 4> d4;
+  const auto v0 = hn::LoadU(d4, p);
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+  const hn::FixedTag<float, 8> d8;
+  const auto v01 = hn::Combine(d8, hn::LoadU(d4, p + stride), v0);
+#if HWY_TARGET == HWY_AVX2
+  return v01;
+#else
+  const auto v2 = hn::LoadU(d4, p + 2 * stride), v3 = hn::LoadU(d4, p + 3 * stride);
+  return hn::Combine(D(), hn::Combine(d8, v3, v2), v01);
+#endif
+#else
+  return v0;
+#endif
+}
+#endif
+
+// In-lane 4x4 transposes of four vectors that each hold four k of every fourth row.
+void transpose16(const float* src, int64_t ld, int64_t k, float* dst) {
+  int64_t at = 0;
+#if HWY_NATIVE_FMA
+  const D d;
+  const hn::RepartitionToWide<D> d64;
+  for (; at + 4 <= k; at += 4) {
+#pragma GCC unroll 4
+    for (int part = 0; part < kPerPanel; ++part) {
+      const float* p = src + part * kLanes * ld + at;
+      V v[4];
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) v[r] = every_fourth_row(p + r * ld, 4 * ld);
+      const auto ab_lo = hn::BitCast(d64, hn::InterleaveLower(d, v[0], v[1]));
+      const auto cd_lo = hn::BitCast(d64, hn::InterleaveLower(d, v[2], v[3]));
+      const auto ab_hi = hn::BitCast(d64, hn::InterleaveUpper(d, v[0], v[1]));
+      const auto cd_hi = hn::BitCast(d64, hn::InterleaveUpper(d, v[2], v[3]));
+      float* out = dst + at * 16 + part * kLanes;
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(d64, ab_lo, cd_lo)), d, out);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(d64, ab_lo, cd_lo)), d, out + 16);
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(d64, ab_hi, cd_hi)), d, out + 32);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(d64, ab_hi, cd_hi)), d, out + 48);
+    }
+  }
+#endif
+  for (; at < k; ++at) {
+    for (int r = 0; r < 16; ++r) dst[at * 16 + r] = src[r * ld + at];
+  }
+}
+
+const TileTable& make_table() {
+  static const TileTable table = [] {
+    TileTable t{};
+    t.max_rows = kTileRows;
+    for (int r = 1; r <= kTileRows; ++r) t.panels[r] = tile_panels(r);
+    constexpr auto kRows = std::make_integer_sequence<int, kTileRows>();
+    fill_tiles<false>(t.row_tile, kRows);
+    fill_tiles<true>(t.col_tile, kRows);
+    t.transpose = &transpose16;
+    return t;
+  }();
+  return table;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom::simd
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fathom::simd {
+
+HWY_EXPORT(make_table);
+
+const TileTable& tile_table() { return HWY_DYNAMIC_DISPATCH(make_table)(); }
+
+}  // namespace fathom::simd
+#endif  // HWY_ONCE
