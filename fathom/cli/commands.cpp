@@ -15,11 +15,13 @@
 namespace fathom {
 
 int cmd_doctor(Args args);
+int cmd_report(Args args);
 
 namespace {
 
 constexpr Command kCommands[] = {
     {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
+    {"report", "write a training run as one self-contained HTML page", cmd_report},
 };
 static_assert(std::ranges::is_sorted(kCommands, {},
                                      [](const Command& c) { return std::string_view(c.name); }));
