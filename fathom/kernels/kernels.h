@@ -35,6 +35,14 @@ struct WeightRef {
   const PackedB* packed_t = nullptr;  // for dx = dy W
 };
 
+// Builds the packed form of `raw` (with `scale`) in dst, 64-byte aligned and packed_bytes() long. A backend that works on
+// raw weights answers 0 bytes.
+struct PackWeight {
+  View raw, scale;
+  bool transposed = false;             // for dx = dy W
+  void* dst = nullptr;
+  PackedB* out = nullptr;              // = ; points into dst
+};
 // y = x W^T. Each output is one sum over k ascending. M >= 0.
 struct Linear {
   View x;                              // [M,K] strided rows; with `rows`, [*,K]
@@ -379,6 +387,8 @@ struct SumSquares {
 
 struct Kernels {
   const char* name;
+  int64_t (*packed_bytes)(const PackWeight&);
+  void (*pack)(const Exec&, const PackWeight&);
   void (*linear)(const Exec&, const Linear&);
   void (*linear_dx)(const Exec&, const LinearDx&);
   void (*linear_dw)(const Exec&, const LinearDw&);

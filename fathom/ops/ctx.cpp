@@ -7,7 +7,8 @@ namespace {
 
 // The part of `whole` (the node's gradient) that lies under `part` (a view of the node's data).
 View same_place(const View& part, const Node& node) {
-  const auto offset = static_cast<const char*>(part.data) - static_cast<const char*>(node.data.view.data);
+  const auto offset =
+      static_cast<const char*>(part.data) - static_cast<const char*>(node.data.view.data);
   View g = part;
   g.data = static_cast<char*>(node.grad.view.data) + offset;
   return g;
@@ -44,7 +45,8 @@ void Tape::backward() {
   }
 }
 
-Value Ctx::make(std::initializer_list<int64_t> dims, std::initializer_list<const Value*> inputs) const {
+Value Ctx::make(std::initializer_list<int64_t> dims,
+                std::initializer_list<const Value*> inputs) const {
   auto node = std::make_shared<Node>();
   node->data = empty(arena, real, dims);
   if (tape)
@@ -55,10 +57,14 @@ Value Ctx::make(std::initializer_list<int64_t> dims, std::initializer_list<const
 Value Ctx::make_like(const Value& x, std::initializer_list<const Value*> inputs) const {
   const View& v = x;
   switch (v.rank) {
-    case 1: return make({v.dim[0]}, inputs);
-    case 2: return make({v.dim[0], v.dim[1]}, inputs);
-    case 3: return make({v.dim[0], v.dim[1], v.dim[2]}, inputs);
-    default: break;
+    case 1:
+      return make({v.dim[0]}, inputs);
+    case 2:
+      return make({v.dim[0], v.dim[1]}, inputs);
+    case 3:
+      return make({v.dim[0], v.dim[1], v.dim[2]}, inputs);
+    default:
+      break;
   }
   FM_CHECK(v.rank == 4, "rank {}", v.rank);
   return make({v.dim[0], v.dim[1], v.dim[2], v.dim[3]}, inputs);
@@ -86,7 +92,9 @@ Value reshape(const Value& x, std::initializer_list<int64_t> dims) {
   return {reshape(x.view(), dims), x.node()};
 }
 
-Value split_dim(const Value& x, int64_t a, int64_t b) { return {split_dim(x.view(), a, b), x.node()}; }
+Value split_dim(const Value& x, int64_t a, int64_t b) {
+  return {split_dim(x.view(), a, b), x.node()};
+}
 
 Value merge_dims(const Value& x) { return {merge_dims(x.view()), x.node()}; }
 
@@ -95,7 +103,8 @@ Value slice(const Value& x, int axis, int64_t begin, int64_t size) {
 }
 
 std::pair<Value, Value> split_last(const Value& x, int64_t first, int64_t second) {
-  FM_CHECK(x->last() == first + second, "last dimension {} is not {} + {}", x->last(), first, second);
+  FM_CHECK(x->last() == first + second, "last dimension {} is not {} + {}", x->last(), first,
+           second);
   const int axis = x->rank - 1;
   return {slice(x, axis, 0, first), slice(x, axis, first, second)};
 }

@@ -1,4 +1,5 @@
-// What every op is given: kernels, threads, memory, the tape (null while serving), a probe; and the Value that ops pass on.
+// What every op is given: kernels, threads, memory, the tape (null while serving), a probe; and the
+// Value that ops pass on.
 #pragma once
 
 #include <memory>
@@ -28,8 +29,8 @@ struct GradSink {
   explicit operator bool() const { return static_cast<bool>(view); }
 };
 
-// A tensor in a computation: a view of data plus, while training, of a gradient of the same layout. Cheap to copy.
-// Converts to View so that it can be given to kernels and to FM_DIMS.
+// A tensor in a computation: a view of data plus, while training, of a gradient of the same layout.
+// Cheap to copy. Converts to View so that it can be given to kernels and to FM_DIMS.
 class Value {
  public:
   Value() = default;
@@ -41,7 +42,7 @@ class Value {
   bool needs_grad() const { return node_ && node_->needs_grad; }
   // Something was written to the gradient: an adjoint whose output has none may return at once.
   bool has_grad() const { return node_ && node_->grad_written; }
-  View grad() const;                  // for reading; FM_CHECK(has_grad())
+  View grad() const;                       // for reading; FM_CHECK(has_grad())
   GradSink grad_sink(Arena& arena) const;  // for writing; empty when no gradient is needed
   const std::shared_ptr<Node>& node() const { return node_; }
 
@@ -57,8 +58,8 @@ class Adjoint {
   virtual void run() = 0;
 };
 
-// The adjoints of a forward pass in order. Losses add to `loss` and seed their inputs' gradients by themselves, so
-// backward() needs no argument. Single-threaded.
+// The adjoints of a forward pass in order. Losses add to `loss` and seed their inputs' gradients by
+// themselves, so backward() needs no argument. Single-threaded.
 class Tape {
  public:
   template <class F>
@@ -89,10 +90,14 @@ struct Ctx {
   Probe* probe = nullptr;
 
   Exec exec() const { return {&pool, &arena}; }
-  // A new uninitialised activation that needs a gradient when a tape is there and one of `inputs` needs one.
+  // A new uninitialised activation that needs a gradient when a tape is there and one of `inputs`
+  // needs one.
   Value make(std::initializer_list<int64_t> dims, std::initializer_list<const Value*> inputs) const;
-  Value make_like(const Value& x, std::initializer_list<const Value*> inputs) const;  // contiguous, x's sizes
-  Tensor scratch(DType dtype, std::initializer_list<int64_t> dims) const { return empty(arena, dtype, dims); }
+  Value make_like(const Value& x,
+                  std::initializer_list<const Value*> inputs) const;  // contiguous, x's sizes
+  Tensor scratch(DType dtype, std::initializer_list<int64_t> dims) const {
+    return empty(arena, dtype, dims);
+  }
   // Records `f` if `output` needs a gradient; f runs only when the output's gradient was written.
   template <class F>
   void on_backward(const Value& output, F f) {
@@ -103,9 +108,9 @@ struct Ctx {
   }
 };
 
-Value constant(Tensor data);                  // never needs a gradient
-Value parameter(Tensor data);                 // a leaf with a gradient
-Value detach(const Value& x);                 // the same data, no gradient
+Value constant(Tensor data);   // never needs a gradient
+Value parameter(Tensor data);  // a leaf with a gradient
+Value detach(const Value& x);  // the same data, no gradient
 Value reshape(const Value& x, std::initializer_list<int64_t> dims);
 Value split_dim(const Value& x, int64_t a, int64_t b);
 Value merge_dims(const Value& x);

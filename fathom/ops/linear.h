@@ -1,4 +1,5 @@
-// Linear maps with trainable, packed weights, and their per-head form for the absorbed products of MLA.
+// Linear maps with trainable, packed weights, and their per-head form for the absorbed products of
+// MLA.
 #pragma once
 
 #include <memory>
@@ -9,13 +10,17 @@
 
 namespace fathom {
 
-// A weight W [N,K] in the forms its kernels want. A trainable weight has a master in f32 or f64 and a gradient; a stored one
-// is used as it stands in the file. pack() must follow every change of the master. Copies share everything.
+// A weight W [N,K] in the forms its kernels want. A trainable weight has a master in f32 or f64 and
+// a gradient; a stored one is used as it stands in the file. pack() must follow every change of the
+// master. Copies share everything.
 class Weight {
  public:
   Weight() = default;
   static Weight trainable(std::string name, Tensor data);
-  static Weight stored(std::string name, Tensor raw, Tensor scale);  // scale may be empty; see WeightRef
+  static Weight tied(std::string name,
+                     const Value& table);  // shares another parameter and its gradient
+  static Weight stored(std::string name, Tensor raw,
+                       Tensor scale);  // scale may be empty; see WeightRef
 
   explicit operator bool() const { return static_cast<bool>(raw_); }
   const std::string& name() const { return name_; }
@@ -27,7 +32,8 @@ class Weight {
   // (Re)builds the packed forms; the transposed one serves gradients. A no-op for cpu_ref.
   void pack(const Ctx& ctx, bool with_transposed);
   WeightRef ref() const;
-  // Rows begin .. begin+size-1 as a weight of their own; shares the master and its gradient, packs for itself.
+  // Rows begin .. begin+size-1 as a weight of their own; shares the master and its gradient, packs
+  // for itself.
   Weight rows(int64_t begin, int64_t size) const;
 
  private:
@@ -38,8 +44,12 @@ class Weight {
   std::shared_ptr<Packs> packs_;
 };
 
-// y = x W^T;  dx += dy W,  dW += dy^T x.  x [..,K] strided rows. Row t of y depends on row t of x only, bit for bit.
+// y = x W^T;  dx += dy W,  dW += dy^T x.  x [..,K] strided rows. Row t of y depends on row t of x
+// only, bit for bit.
 Value linear(Ctx& ctx, const Value& x, const Weight& w);
+
+// y = factor * x
+Value scale(Ctx& ctx, const Value& x_TD, double factor);
 
 enum class HeadForm : uint8_t {
   kTransposed,  // y[h] = x[h] w[h]^T, w[h] [N,K]

@@ -19,24 +19,28 @@ struct GateOptions {
 // Which rows go to which expert. P = T * A slots, sorted by expert, inside an expert by token.
 struct Routing {
   Value scores_TE, weights_TA;
-  Tensor experts_TA;              // i32, descending selection score
-  std::vector<int32_t> offset;    // [E+1]: slots of expert e
-  std::vector<int32_t> token;     // [P]: the token of a slot
-  std::vector<int32_t> slot;      // [T*A]: the slot of (token, a)
+  Tensor experts_TA;            // i32, descending selection score
+  std::vector<int32_t> offset;  // [E+1]: slots of expert e
+  std::vector<int32_t> token;   // [P]: the token of a slot
+  std::vector<int32_t> slot;    // [T*A]: the slot of (token, a)
 };
 
-// bias_E may be empty. forced_TA (i32, may be empty) replays a selection; weights still come from these logits.
-std::shared_ptr<const Routing> route(Ctx& ctx, const Value& logits_TE, const View& bias_E, const GateOptions& options,
-                                     const View& forced_TA = {});
+// bias_E may be empty. forced_TA (i32, may be empty) replays a selection; weights still come from
+// these logits.
+std::shared_ptr<const Routing> route(Ctx& ctx, const Value& logits_TE, const View& bias_E,
+                                     const GateOptions& options, const View& forced_TA = {});
 
 struct ExpertWeights {
   std::vector<Weight> gate_proj, up_proj, down_proj;  // [E]
 };
 // y[t] = sum_a weights[t,a] down_e(silu(gate_e x_t) * up_e x_t), a ascending
-Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>& routing, const ExpertWeights& weights);
+Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>& routing,
+              const ExpertWeights& weights);
 
-// Records the gradient of weight * (sequence-wise balance loss) and returns the unweighted loss. first_row [num_seq+1].
-double balance_loss(Ctx& ctx, const std::shared_ptr<const Routing>& routing, const std::vector<int32_t>& first_row,
-                    int64_t num_experts_per_tok, double weight);
+// Records the gradient of weight * (sequence-wise balance loss) and returns the unweighted loss.
+// first_row [num_seq+1].
+double balance_loss(Ctx& ctx, const std::shared_ptr<const Routing>& routing,
+                    const std::vector<int32_t>& first_row, int64_t num_experts_per_tok,
+                    double weight);
 
 }  // namespace fathom

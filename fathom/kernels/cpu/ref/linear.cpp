@@ -13,10 +13,14 @@ constexpr int64_t kBlock = 128;  // of weight scales
 double weight_at(const WeightRef& w, int64_t n, int64_t k) {
   const int64_t i = n * w.raw.stride[0] + k;
   switch (w.raw.dtype) {
-    case DType::kF32: return static_cast<double>(w.raw.as<float>()[i]);
-    case DType::kF64: return w.raw.as<double>()[i];
-    case DType::kBF16: return static_cast<double>(to_float(w.raw.as<bf16>()[i]));
-    case DType::kF16: return static_cast<double>(to_float(w.raw.as<f16>()[i]));
+    case DType::kF32:
+      return static_cast<double>(w.raw.as<float>()[i]);
+    case DType::kF64:
+      return w.raw.as<double>()[i];
+    case DType::kBF16:
+      return static_cast<double>(to_float(w.raw.as<bf16>()[i]));
+    case DType::kF16:
+      return static_cast<double>(to_float(w.raw.as<f16>()[i]));
     case DType::kE4M3: {
       const float scale = w.scale.as<float>()[n / kBlock * w.scale.stride[0] + k / kBlock];
       return static_cast<double>(to_float(w.raw.as<e4m3>()[i])) * static_cast<double>(scale);
@@ -25,7 +29,8 @@ double weight_at(const WeightRef& w, int64_t n, int64_t k) {
       const float scale = w.scale.as<float>()[n * w.scale.stride[0] + k / kBlock];
       return static_cast<double>(w.raw.as<int8_t>()[i]) * static_cast<double>(scale);
     }
-    default: break;
+    default:
+      break;
   }
   FM_CHECK(false, "weights of type {}", dtype_name(w.raw.dtype));
   return 0;
@@ -53,8 +58,9 @@ void store(R* y, double sum, bool add) {
 
 // y[m, n] = sum_k x[m, k] b(k, n), with b given by strides into a dense matrix
 template <class R>
-void product(const Exec& exec, const R* x, int64_t ldx, const int32_t* rows, const double* b, int64_t b_k,
-             int64_t b_n, R* y, int64_t ldy, int64_t M, int64_t N, int64_t K, bool add) {
+void product(const Exec& exec, const R* x, int64_t ldx, const int32_t* rows, const double* b,
+             int64_t b_k, int64_t b_n, R* y, int64_t ldy, int64_t M, int64_t N, int64_t K,
+             bool add) {
   exec.pool->parallel_for(M, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t m = begin; m < end; ++m) {
       const R* row = x + (rows ? rows[m] : m) * ldx;
@@ -68,8 +74,8 @@ void product(const Exec& exec, const R* x, int64_t ldx, const int32_t* rows, con
 }
 
 template <class R>
-void outer(const Exec& exec, const R* dy, int64_t lddy, const R* x, int64_t ldx, const int32_t* rows, R* dw,
-           int64_t lddw, int64_t M, int64_t N, int64_t K, bool add) {
+void outer(const Exec& exec, const R* dy, int64_t lddy, const R* x, int64_t ldx,
+           const int32_t* rows, R* dw, int64_t lddw, int64_t M, int64_t N, int64_t K, bool add) {
   exec.pool->parallel_for(N, 1, [&](int64_t begin, int64_t end, int) {
     std::vector<double> sum(static_cast<size_t>(K));
     for (int64_t n = begin; n < end; ++n) {
@@ -77,7 +83,8 @@ void outer(const Exec& exec, const R* dy, int64_t lddy, const R* x, int64_t ldx,
       for (int64_t m = 0; m < M; ++m) {
         const double g = static_cast<double>(dy[m * lddy + n]);
         const R* row = x + (rows ? rows[m] : m) * ldx;
-        for (int64_t k = 0; k < K; ++k) sum[static_cast<size_t>(k)] += g * static_cast<double>(row[k]);
+        for (int64_t k = 0; k < K; ++k)
+          sum[static_cast<size_t>(k)] += g * static_cast<double>(row[k]);
       }
       for (int64_t k = 0; k < K; ++k) store(dw + n * lddw + k, sum[static_cast<size_t>(k)], add);
     }
@@ -86,12 +93,15 @@ void outer(const Exec& exec, const R* dy, int64_t lddy, const R* x, int64_t ldx,
 
 }  // namespace
 
+int64_t packed_bytes(const PackWeight&) { return 0; }
+void pack(const Exec&, const PackWeight&) {}
+
 void linear(const Exec& exec, const Linear& a) {
   const std::vector<double> w = dense_weight(a.w);
   const int64_t N = a.w.raw.dim[0], K = a.w.raw.dim[1];
   by_real(a.x.dtype, [&]<class R>(R) {
-    product(exec, a.x.as<R>(), a.x.stride[0], a.rows, w.data(), 1, K, a.y.as<R>(), a.y.stride[0], a.y.dim[0], N, K,
-            a.add);
+    product(exec, a.x.as<R>(), a.x.stride[0], a.rows, w.data(), 1, K, a.y.as<R>(), a.y.stride[0],
+            a.y.dim[0], N, K, a.add);
   });
 }
 
@@ -99,15 +109,15 @@ void linear_dx(const Exec& exec, const LinearDx& a) {
   const std::vector<double> w = dense_weight(a.w);
   const int64_t N = a.w.raw.dim[0], K = a.w.raw.dim[1];
   by_real(a.dy.dtype, [&]<class R>(R) {
-    product<R>(exec, a.dy.as<R>(), a.dy.stride[0], nullptr, w.data(), K, 1, a.dx.as<R>(), a.dx.stride[0],
-               a.dy.dim[0], K, N, a.add);
+    product<R>(exec, a.dy.as<R>(), a.dy.stride[0], nullptr, w.data(), K, 1, a.dx.as<R>(),
+               a.dx.stride[0], a.dy.dim[0], K, N, a.add);
   });
 }
 
 void linear_dw(const Exec& exec, const LinearDw& a) {
   by_real(a.x.dtype, [&]<class R>(R) {
-    outer(exec, a.dy.as<R>(), a.dy.stride[0], a.x.as<R>(), a.x.stride[0], a.rows, a.dw.as<R>(), a.dw.stride[0],
-          a.dy.dim[0], a.dw.dim[0], a.dw.dim[1], a.add);
+    outer(exec, a.dy.as<R>(), a.dy.stride[0], a.x.as<R>(), a.x.stride[0], a.rows, a.dw.as<R>(),
+          a.dw.stride[0], a.dy.dim[0], a.dw.dim[0], a.dw.dim[1], a.add);
   });
 }
 
@@ -126,7 +136,10 @@ void grouped_linear_dx(const Exec& exec, const GroupedLinearDx& a) {
   for (int64_t e = 0; e < a.num_groups; ++e) {
     const int64_t begin = a.offset[e], size = a.offset[e + 1] - begin;
     if (size == 0) continue;
-    linear_dx(exec, {.dy = slice(a.dy, 0, begin, size), .w = a.w[e], .dx = slice(a.dx, 0, begin, size), .add = a.add});
+    linear_dx(exec, {.dy = slice(a.dy, 0, begin, size),
+                     .w = a.w[e],
+                     .dx = slice(a.dx, 0, begin, size),
+                     .add = a.add});
   }
 }
 
@@ -147,8 +160,9 @@ void head_linear(const Exec& exec, const HeadLinear& a) {
     const int64_t rows = a.w[h].raw.dim[0], columns = a.w[h].raw.dim[1];
     const int64_t N = a.transposed ? rows : columns, K = a.transposed ? columns : rows;
     by_real(a.x.dtype, [&]<class R>(R) {
-      product<R>(exec, a.x.as<R>() + h * a.x.stride[1], a.x.stride[0], nullptr, w.data(), a.transposed ? 1 : columns,
-                 a.transposed ? columns : 1, a.y.as<R>() + h * a.y.stride[1], a.y.stride[0], a.x.dim[0], N, K, a.add);
+      product<R>(exec, a.x.as<R>() + h * a.x.stride[1], a.x.stride[0], nullptr, w.data(),
+                 a.transposed ? 1 : columns, a.transposed ? columns : 1,
+                 a.y.as<R>() + h * a.y.stride[1], a.y.stride[0], a.x.dim[0], N, K, a.add);
     });
   }
 }
@@ -161,11 +175,11 @@ void head_linear_dw(const Exec& exec, const HeadLinearDw& a) {
       R* dw = a.dw.as<R>() + h * a.dw.stride[0];
       const int64_t T = a.x.dim[0];
       if (a.transposed)
-        outer<R>(exec, dy, a.dy.stride[0], x, a.x.stride[0], nullptr, dw, a.dw.stride[1], T, a.dw.dim[1], a.dw.dim[2],
-                 a.add);
+        outer<R>(exec, dy, a.dy.stride[0], x, a.x.stride[0], nullptr, dw, a.dw.stride[1], T,
+                 a.dw.dim[1], a.dw.dim[2], a.add);
       else
-        outer<R>(exec, x, a.x.stride[0], dy, a.dy.stride[0], nullptr, dw, a.dw.stride[1], T, a.dw.dim[1], a.dw.dim[2],
-                 a.add);
+        outer<R>(exec, x, a.x.stride[0], dy, a.dy.stride[0], nullptr, dw, a.dw.stride[1], T,
+                 a.dw.dim[1], a.dw.dim[2], a.add);
     });
   }
 }

@@ -6,6 +6,8 @@ namespace fathom {
 const Kernels& cpu_ref() {
   static constexpr Kernels kTable = {
       .name = "cpu/ref",
+      .packed_bytes = ref::packed_bytes,
+      .pack = ref::pack,
       .linear = ref::linear,
       .linear_dx = ref::linear_dx,
       .linear_dw = ref::linear_dw,

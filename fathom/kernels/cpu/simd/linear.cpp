@@ -1,0 +1,195 @@
+// The linear maps of the vector backend: views and packed weights become calls of kernels/gemm.h.
+#include <vector>
+
+#include "fathom/base/thread_pool.h"
+#include "fathom/kernels/cpu/ref/ref.h"
+#include "fathom/kernels/cpu/simd/simd.h"
+#include "fathom/kernels/gemm.h"
+
+namespace fathom::simd {
+namespace {
+
+PackedType packed_type(DType t) {
+  switch (t) {
+    case DType::kF32:
+      return PackedType::kF32;
+    case DType::kBF16:
+      return PackedType::kBF16;
+    case DType::kE4M3:
+      return PackedType::kE4M3;
+    case DType::kI8:
+      return PackedType::kI8;
+    default:
+      break;
+  }
+  FM_CHECK(false, "weights of type {} are converted before they are packed", dtype_name(t));
+  return PackedType::kF32;
+}
+
+bool is_f64(const View& v) { return v.dtype == DType::kF64; }
+
+const PackedB& packed_or_fail(const PackedB* p, const char* what) {
+  FM_CHECK(p != nullptr, "the weight has no {} packed form: call Weight::pack", what);
+  return *p;
+}
+
+GemmParams gemm_of(const View& a, const int32_t* rows, const PackedB& b, const View& c, bool add) {
+  return {.a = a.as<float>(),
+          .lda = a.stride[0],
+          .a_rows = rows,
+          .b = b,
+          .c = c.as<float>(),
+          .ldc = c.stride[0],
+          .m = c.dim[0],
+          .add = add};
+}
+
+// Head h of a [T,H,X] view as [T,X] rows.
+View head_rows(const View& v, int64_t h) {
+  View out = make_view(v.at_element(h * v.stride[1]), v.dtype, {v.dim[0], v.dim[2]});
+  out.stride[0] = v.stride[0];
+  return out;
+}
+
+WeightGradParams grad_of(const View& dy, const View& x, const int32_t* rows, const View& dw,
+                         bool add) {
+  return {.dy = dy.as<float>(),
+          .ldy = dy.stride[0],
+          .x = x.as<float>(),
+          .ldx = x.stride[0],
+          .x_rows = rows,
+          .dw = dw.as<float>(),
+          .ldw = dw.stride[0],
+          .m = dy.dim[0],
+          .n = dw.dim[0],
+          .k = dw.dim[1],
+          .add = add};
+}
+
+void grouped(const View& x, const int32_t* rows, const std::vector<PackedB>& b,
+             const int32_t* offset, const View& y, bool add, ThreadPool& pool) {
+  gemm_grouped({.a = x.as<float>(),
+                .lda = x.stride[0],
+                .a_rows = rows,
+                .b = b.data(),
+                .offsets = offset,
+                .groups = static_cast<int64_t>(b.size()),
+                .c = y.as<float>(),
+                .ldc = y.stride[0],
+                .add = add},
+               pool);
+}
+
+}  // namespace
+
+int64_t packed_bytes(const PackWeight& a) {
+  if (is_f64(a.raw)) return 0;
+  const int64_t n = a.raw.dim[0], k = a.raw.dim[1];
+  return static_cast<int64_t>(
+      packed_size_bytes(packed_type(a.raw.dtype), a.transposed ? k : n, a.transposed ? n : k));
+}
+
+void pack(const Exec& exec, const PackWeight& a) {
+  if (is_f64(a.raw)) return;
+  const int64_t n = a.raw.dim[0], k = a.raw.dim[1];
+  const PackParams p{.type = packed_type(a.raw.dtype),
+                     .n = a.transposed ? k : n,
+                     .k = a.transposed ? n : k,
+                     .src = a.raw.data,
+                     .ld = a.raw.stride[0],
+                     .scales = a.scale ? a.scale.as<float>() : nullptr,
+                     .dst = a.dst};
+  *a.out = a.transposed ? pack_nn(p, *exec.pool) : pack_nt(p, *exec.pool);
+}
+
+void linear(const Exec& exec, const Linear& a) {
+  if (is_f64(a.x)) return ref::linear(exec, a);
+  gemm(gemm_of(a.x, a.rows, packed_or_fail(a.w.packed, "forward"), a.y, a.add), *exec.pool);
+}
+
+void linear_dx(const Exec& exec, const LinearDx& a) {
+  if (is_f64(a.dy)) return ref::linear_dx(exec, a);
+  gemm(gemm_of(a.dy, nullptr, packed_or_fail(a.w.packed_t, "transposed"), a.dx, a.add), *exec.pool);
+}
+
+void linear_dw(const Exec& exec, const LinearDw& a) {
+  if (is_f64(a.x)) return ref::linear_dw(exec, a);
+  gemm_weight_grad(grad_of(a.dy, a.x, a.rows, a.dw, a.add), *exec.pool);
+}
+
+void grouped_linear(const Exec& exec, const GroupedLinear& a) {
+  if (is_f64(a.x)) return ref::grouped_linear(exec, a);
+  std::vector<PackedB> b;
+  for (int64_t e = 0; e < a.num_groups; ++e) b.push_back(packed_or_fail(a.w[e].packed, "forward"));
+  grouped(a.x, a.rows, b, a.offset, a.y, false, *exec.pool);
+}
+
+void grouped_linear_dx(const Exec& exec, const GroupedLinearDx& a) {
+  if (is_f64(a.dy)) return ref::grouped_linear_dx(exec, a);
+  std::vector<PackedB> b;
+  for (int64_t e = 0; e < a.num_groups; ++e)
+    b.push_back(packed_or_fail(a.w[e].packed_t, "transposed"));
+  grouped(a.dy, nullptr, b, a.offset, a.dx, a.add, *exec.pool);
+}
+
+void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a) {
+  if (is_f64(a.x)) return ref::grouped_linear_dw(exec, a);
+  if (a.num_groups == 0) return;
+  // Groups that start and groups that continue a gradient are rarely mixed; each kind is one call.
+  for (const bool add : {false, true}) {
+    for (int64_t e = 0; e < a.num_groups;) {
+      if (a.add[e] != add) {
+        ++e;
+        continue;
+      }
+      std::vector<float*> dw;
+      const int64_t first = e;
+      for (; e < a.num_groups && a.add[e] == add; ++e) dw.push_back(a.dw[e].as<float>());
+      gemm_weight_grad_grouped({.dy = a.dy.as<float>(),
+                                .ldy = a.dy.stride[0],
+                                .x = a.x.as<float>(),
+                                .ldx = a.x.stride[0],
+                                .x_rows = a.rows,
+                                .offsets = a.offset + first,
+                                .groups = static_cast<int64_t>(dw.size()),
+                                .dw = dw.data(),
+                                .ldw = a.dw[first].stride[0],
+                                .n = a.dw[first].dim[0],
+                                .k = a.dw[first].dim[1],
+                                .add = add},
+                               *exec.pool);
+    }
+  }
+}
+
+void head_linear(const Exec& exec, const HeadLinear& a) {
+  if (is_f64(a.x)) return ref::head_linear(exec, a);
+  ThreadPool serial(1);  // the heads are the parallel dimension
+  exec.pool->parallel_for(a.x.dim[1], 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t h = begin; h < end; ++h) {
+      const PackedB& b = a.transposed ? packed_or_fail(a.w[h].packed, "forward")
+                                      : packed_or_fail(a.w[h].packed_t, "transposed");
+      gemm(gemm_of(head_rows(a.x, h), nullptr, b, head_rows(a.y, h), a.add), serial);
+    }
+  });
+}
+
+void head_linear_dw(const Exec& exec, const HeadLinearDw& a) {
+  if (is_f64(a.x)) return ref::head_linear_dw(exec, a);
+  ThreadPool serial(1);
+  exec.pool->parallel_for(a.x.dim[1], 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t h = begin; h < end; ++h) {
+      const View x = head_rows(a.x, h), dy = head_rows(a.dy, h), dw = slice(a.dw, 0, h, 1);
+      const View dw_NK = [&] {
+        View v = make_view(dw.data, dw.dtype, {a.dw.dim[1], a.dw.dim[2]});
+        v.stride[0] = a.dw.stride[1];
+        return v;
+      }();
+      gemm_weight_grad(a.transposed ? grad_of(dy, x, nullptr, dw_NK, a.add)
+                                    : grad_of(x, dy, nullptr, dw_NK, a.add),
+                       serial);
+    }
+  });
+}
+
+}  // namespace fathom::simd

@@ -1,0 +1,183 @@
+// Legend: docs/symbols.md. X = C + R, a cached row. Y = H * (N + R). Z = N + R or N + V of one
+// head.
+#include "fathom/model/attention_block.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "fathom/model/rope_frequencies.h"
+#include "fathom/ops/fp8.h"
+
+namespace fathom {
+namespace {
+
+constexpr double kIndexerNormEps = 1e-6;  // always, whatever rms_norm_eps is (model spec 0.12)
+
+struct IndexerOut {
+  Value q_TJI, w_TJ, k_TI;
+};
+
+// Queries and keys of the indexer. Here the rotary part comes first, and its pairing is a field of
+// the configuration.
+IndexerOut indexer_project(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w, int64_t layer,
+                           const Value& x_TD, const Value& q_latent_TQ, const Step& step) {
+  const ModelConfig& c = lc.config;
+  const int64_t J = c.index_n_heads, I = c.index_head_dim, R = c.qk_rope_head_dim,
+                T = step.num_rows();
+  const RopePairs pairs = c.indexer_rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
+  const auto rotate = [&](const Value& x_THI) {
+    const auto [pe_THR, rest] = split_last(x_THI, R, I - R);
+    const Value rotated_THR = rope(ctx, pe_THR, step.pos.data(), lc.indexer_rope, pairs);
+    return I == R ? rotated_THR : concat_last(ctx, rotated_THR, rest);
+  };
+  IndexerOut o;
+  o.q_TJI = rotate(split_dim(project(ctx, lc, q_latent_TQ, w.wq_b, step), J, I));
+  const Value k_TI =
+      layer_norm(ctx, project(ctx, lc, x_TD, w.wk, step), w.k_norm, w.k_norm_bias, kIndexerNormEps);
+  o.k_TI = reshape(rotate(split_dim(k_TI, 1, I)), {T, I});
+  if (step.numerics != Numerics::kExact) {
+    const auto quantise = [&](const Value& x, int64_t rows) {
+      const Value rotated = hadamard(ctx, bf16_round(ctx, reshape(x, {rows, I})));
+      return fp8_round(ctx, bf16_round(ctx, rotated), ScaleFormat::kUe8m0);
+    };
+    o.q_TJI = reshape(quantise(o.q_TJI, T * J), {T, J, I});
+    o.k_TI = quantise(o.k_TI, T);
+  }
+  const Value w_TJ =
+      scale(ctx, linear(ctx, x_TD, w.weights_proj), 1 / std::sqrt(static_cast<double>(J)));
+  probe(ctx, fmt::format("attn.{}.indexer_head_weights", layer), w_TJ);
+  o.w_TJ = scale(ctx, w_TJ, 1 / std::sqrt(static_cast<double>(I)));
+  return o;
+}
+
+// Runs the indexer where it is needed: selects, dumps its scores, and leaves q, w, k for the KL
+// loss.
+IndexerOut run_indexer(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w, int64_t layer,
+                       const Value& x_TD, const Value& q_latent_TQ, const Step& step,
+                       Tensor* sel_TK) {
+  const bool sparse = step.selection == KeySelection::kSparse;
+  if (!sparse && !step.cache && !ctx.probe && step.indexer_kl_scale == 0) return {};
+  // The indexer learns from its KL alone: its inputs are detached (model spec 6.2).
+  const IndexerOut ix = indexer_project(ctx, lc, w, layer, detach(x_TD), detach(q_latent_TQ), step);
+  const PageTable keys = step.cache
+                             ? step.cache.append(KvCache::Kind::kIndex, layer, ix.k_TI, step.seqs)
+                             : pages_of_rows(ix.k_TI, step.seqs);
+  if (sparse || ctx.probe)
+    *sel_TK = index_select(ctx, ix.q_TJI, ix.w_TJ, keys, step.seqs, lc.config.index_topk);
+  if (ctx.probe) {
+    int64_t longest = 0;
+    for (size_t b = 0; b < step.seqs.first_pos.size(); ++b)
+      longest = std::max<int64_t>(
+          longest, step.seqs.first_pos[b] + step.seqs.first_row[b + 1] - step.seqs.first_row[b]);
+    const Tensor scores_TS = ctx.scratch(ctx.real, {step.num_rows(), longest});
+    ctx.kernels.index_scores(ctx.exec(), {.q = ix.q_TJI,
+                                          .w = ix.w_TJ,
+                                          .rows = step.seqs.ref(),
+                                          .keys = keys.ref(),
+                                          .scores = scores_TS});
+    probe(ctx, fmt::format("attn.{}.indexer_scores", layer), scores_TS);
+    probe(ctx, fmt::format("attn.{}.selected", layer), *sel_TK);
+  }
+  return ix;
+}
+
+}  // namespace
+
+LayerContext make_layer_context(const ModelConfig& config) {
+  const std::vector<double> f = rope_frequencies(config);
+  return {config, {f, config.rope_amplitude()}, {f, 1.0}};
+}
+
+Value project(Ctx& ctx, const LayerContext& lc, const Value& x_TD, const Weight& w,
+              const Step& step) {
+  if (step.numerics == Numerics::kExact || w.raw().view.dtype != DType::kE4M3)
+    return linear(ctx, x_TD, w);
+  const bool ue8m0 = lc.config.quantization_config && lc.config.quantization_config->scale_ue8m0;
+  return linear(ctx, fp8_round(ctx, x_TD, ue8m0 ? ScaleFormat::kUe8m0 : ScaleFormat::kF32), w);
+}
+
+Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& w, int64_t layer,
+                      const Value& x_TD, const Step& step, Tensor* sel_TK, LayerOut* out) {
+  const ModelConfig& c = lc.config;
+  const int64_t H = c.num_attention_heads, N = c.qk_nope_head_dim, R = c.qk_rope_head_dim,
+                V = c.v_head_dim;
+  const int64_t C = c.kv_lora_rank, T = step.num_rows();
+  const RopePairs pairs = c.rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
+
+  Value c_q_TQ, q_TY;  // c^Q and q
+  if (c.q_lora_rank > 0) {
+    c_q_TQ =
+        rms_norm(ctx, project(ctx, lc, x_TD, w.q_a_proj, step), w.q_a_layernorm, c.rms_norm_eps);
+    q_TY = project(ctx, lc, c_q_TQ, w.q_b_proj, step);
+  } else {
+    q_TY = project(ctx, lc, x_TD, w.q_proj, step);
+  }
+  const auto [q_nope_THN, q_raw_THR] = split_last(split_dim(q_TY, H, N + R), N, R);
+  const Value q_pe_THR = rope(ctx, q_raw_THR, step.pos.data(), lc.rope, pairs);
+
+  const auto [c_raw_TC, k_raw_TR] =
+      split_last(project(ctx, lc, x_TD, w.kv_a_proj_with_mqa, step), C, R);
+  Value c_kv_TC = rms_norm(ctx, c_raw_TC, w.kv_a_layernorm, c.rms_norm_eps);
+  if (step.numerics == Numerics::kFp8Cache)
+    c_kv_TC = bf16_round(ctx, fp8_round(ctx, bf16_round(ctx, c_kv_TC), ScaleFormat::kUe8m0));
+  const Value k_pe_TR =
+      reshape(rope(ctx, split_dim(k_raw_TR, 1, R), step.pos.data(), lc.rope, pairs), {T, R});
+
+  IndexerOut ix;
+  if (w.indexer)
+    ix = run_indexer(ctx, lc, *w.indexer, layer, x_TD, c_q_TQ, step, sel_TK);
+  else if (c.has_dsa() && *sel_TK)
+    probe(ctx, fmt::format("attn.{}.selected", layer), *sel_TK);
+  const Tensor sel = step.selection == KeySelection::kSparse ? *sel_TK : Tensor();
+  out->sel_TK = sel;
+
+  // The KL's target is the attention in absorbed form, whatever form the layer itself runs in.
+  const bool with_kl = ix.q_TJI && (step.indexer_kl_scale != 0 || ctx.probe) && !step.cache;
+  const bool absorbed = step.form == AttnForm::kAbsorbed;
+  Value q_lat_THC, kv_TX;
+  if (absorbed || with_kl) {
+    const bool learns = absorbed;  // else the latent query serves the detached target only
+    q_lat_THC =
+        head_linear(ctx, learns ? q_nope_THN : detach(q_nope_THN), w.w_uk, HeadForm::kPlain);
+    kv_TX =
+        concat_last(ctx, learns ? c_kv_TC : detach(c_kv_TC), learns ? k_pe_TR : detach(k_pe_TR));
+  }
+
+  AttentionOut attn;
+  Value o_THV;
+  if (absorbed) {
+    const PageTable keys = step.cache
+                               ? step.cache.append(KvCache::Kind::kLatent, layer, kv_TX, step.seqs)
+                               : pages_of_rows(kv_TX, step.seqs);
+    attn = attention(ctx, q_lat_THC, q_pe_THR, kv_TX, keys, step.seqs, sel, c.softmax_scale());
+    o_THV = head_linear(ctx, attn.o, w.w_uv, HeadForm::kTransposed);
+  } else {
+    FM_CHECK(!step.cache, "the naive form works without a cache");
+    const Value kv_THZ = split_dim(project(ctx, lc, c_kv_TC, w.kv_b_proj, step), H, N + V);
+    const auto [k_nope_THN, v_THV] = split_last(kv_THZ, N, V);
+    attn = attention_mha(ctx, q_nope_THN, q_pe_THR, k_nope_THN, k_pe_TR, v_THV, step.seqs, sel,
+                         c.softmax_scale());
+    o_THV = attn.o;
+  }
+  if (with_kl) {
+    const IndexKlInputs in{.q_TJI = ix.q_TJI,
+                           .w_TJ = ix.w_TJ,
+                           .k_TI = ix.k_TI,
+                           .q_lat_THC = q_lat_THC,
+                           .q_pe_THR = q_pe_THR,
+                           .kv_TX = kv_TX,
+                           .lse_TH = attn.lse,
+                           .attn_scale = c.softmax_scale()};
+    const IndexKlOut kl =
+        index_kl(ctx, in, step.seqs, sel, step.indexer_kl_scale, step.indexer_mass_topk);
+    out->kl_T = kl.kl_T;
+    out->mass_T = kl.mass_T;
+    probe(ctx, fmt::format("attn.{}.kl_rows", layer), kl.kl_T);
+  }
+  const Value u_TD = project(ctx, lc, merge_dims(o_THV), w.o_proj, step);
+  probe(ctx, fmt::format("attn.{}.out", layer), u_TD);
+  return u_TD;
+}
+
+}  // namespace fathom

@@ -1,0 +1,50 @@
+// The memory of attention while serving: per layer, pages of 64 tokens with the latent rows (C + R
+// numbers a token) and the indexer's keys (I numbers). Who owns which page is decided by infer/;
+// this is only the storage.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "fathom/model/config.h"
+#include "fathom/ops/attention.h"
+#include "fathom/tensor/tensor.h"
+
+namespace fathom {
+
+class KvCache {
+ public:
+  // Takes its memory now: num_pages pages for every layer, multi-token prediction layers included.
+  KvCache(Arena& arena, const ModelConfig& config, int64_t num_pages, DType dtype);
+
+  enum class Kind : uint8_t { kLatent, kIndex };
+  // Address of a page; one row per token.
+  std::byte* page(Kind kind, int64_t layer, int64_t page_idx) const;
+  int64_t width(Kind kind) const { return kind == Kind::kLatent ? latent_width_ : index_width_; }
+  int64_t num_pages() const { return num_pages_; }
+  int64_t bytes_per_token() const;
+  DType dtype() const { return dtype_; }
+  // Copies every layer's rows of one page to another (copy on write of a shared prefix).
+  void copy_page(int64_t from, int64_t to);
+
+ private:
+  int64_t num_pages_, num_layers_, latent_width_, index_width_;
+  DType dtype_;
+  std::vector<Tensor> latent_, index_;  // per layer [num_pages * 64, width]
+};
+
+// The pages that a step's sequences use: sequence b has pages page[first_page[b]] .. in order of
+// position.
+struct CachePages {
+  KvCache* cache = nullptr;
+  std::vector<int32_t> page;
+  std::vector<int32_t> first_page;  // [num_seq]
+  explicit operator bool() const { return cache != nullptr; }
+
+  // Writes the step's rows (converted to the cache's type) at their positions, then says where all
+  // keys are.
+  PageTable append(KvCache::Kind kind, int64_t layer, const View& rows_TX,
+                   const SeqRows& seqs) const;
+};
+
+}  // namespace fathom

@@ -1,0 +1,168 @@
+#include "fathom/ops/linear.h"
+
+#include "fathom/kernels/gemm.h"
+
+namespace fathom {
+
+struct Weight::Packs {
+  PackedB forward, transposed;
+  Tensor forward_memory, transposed_memory;
+};
+
+Weight Weight::trainable(std::string name, Tensor data) {
+  FM_CHECK(data.view.rank == 2, "{}: rank {}", name, data.view.rank);
+  FM_CHECK(data.view.dtype == DType::kF32 || data.view.dtype == DType::kF64, "{}: {}", name,
+           dtype_name(data.view.dtype));
+  Weight w;
+  w.name_ = std::move(name);
+  w.value_ = parameter(data);
+  w.raw_ = std::move(data);
+  w.packs_ = std::make_shared<Packs>();
+  return w;
+}
+
+Weight Weight::tied(std::string name, const Value& table) {
+  Weight w;
+  w.name_ = std::move(name);
+  w.value_ = table;
+  w.raw_ = Tensor(table.view(), table.node());
+  w.packs_ = std::make_shared<Packs>();
+  return w;
+}
+
+Weight Weight::stored(std::string name, Tensor raw, Tensor scale) {
+  FM_CHECK(raw.view.rank == 2, "{}: rank {}", name, raw.view.rank);
+  Weight w;
+  w.name_ = std::move(name);
+  w.raw_ = std::move(raw);
+  w.scale_ = std::move(scale);
+  w.packs_ = std::make_shared<Packs>();
+  return w;
+}
+
+Weight Weight::rows(int64_t begin, int64_t size) const {
+  FM_CHECK(!scale_, "{}: rows of a weight with scales", name_);
+  Weight w;
+  w.name_ = name_;
+  w.raw_ = Tensor(slice(raw_.view, 0, begin, size), raw_.owner);
+  if (value_) w.value_ = slice(value_, 0, begin, size);
+  w.packs_ = std::make_shared<Packs>();
+  return w;
+}
+
+void Weight::pack(const Ctx& ctx, bool with_transposed) {
+  const auto build = [&](bool transposed, PackedB* out, Tensor* memory) {
+    PackWeight p{.raw = raw_, .scale = scale_, .transposed = transposed};
+    const int64_t size_bytes = ctx.kernels.packed_bytes(p);
+    if (size_bytes == 0) return;
+    if (!*memory) *memory = empty(ctx.arena, DType::kU8, {size_bytes});
+    p.dst = memory->view.data;
+    p.out = out;
+    ctx.kernels.pack(ctx.exec(), p);
+  };
+  build(false, &packs_->forward, &packs_->forward_memory);
+  if (with_transposed) build(true, &packs_->transposed, &packs_->transposed_memory);
+}
+
+WeightRef Weight::ref() const {
+  return {.raw = raw_,
+          .scale = scale_,
+          .packed = packs_->forward_memory ? &packs_->forward : nullptr,
+          .packed_t = packs_->transposed_memory ? &packs_->transposed : nullptr};
+}
+
+namespace {
+
+// [.., K] with equal row strides as [rows, K].
+View as_rows(const View& v) {
+  if (v.rank == 2) return v;
+  View out = v;
+  while (out.rank > 2) {
+    FM_CHECK(out.stride[out.rank - 3] == out.dim[out.rank - 2] * out.stride[out.rank - 2] ||
+                 out.dim[out.rank - 3] == 1,
+             "rows are not evenly spaced");
+    out.dim[out.rank - 3] *= out.dim[out.rank - 2];
+    out.stride[out.rank - 3] = out.stride[out.rank - 2];
+    out.dim[out.rank - 2] = out.dim[out.rank - 1];
+    out.stride[out.rank - 2] = 1;
+    --out.rank;
+  }
+  return out;
+}
+
+// The gradients of H row ranges of one master as [H,N,K]; empty when none is needed. Ranges are
+// never a whole tensor, so their sinks always add.
+View grads_of_heads(const std::vector<Weight>& w, Arena& arena) {
+  const GradSink first = w[0].value().grad_sink(arena);
+  if (!first) return {};
+  FM_CHECK(first.add || w.size() == 1, "{}: a head is the whole weight", w[0].name());
+  if (!first.add) fill_zero(first.view);
+  View out = make_view(first.view.data, first.view.dtype,
+                       {static_cast<int64_t>(w.size()), first.view.dim[0], first.view.dim[1]});
+  out.stride[1] = first.view.stride[0];
+  if (w.size() > 1) {
+    const View second = w[1].value().grad_sink(arena).view;
+    out.stride[0] = (static_cast<char*>(second.data) - static_cast<char*>(first.view.data)) /
+                    dtype_bytes(out.dtype);
+  }
+  return out;
+}
+
+}  // namespace
+
+Value linear(Ctx& ctx, const Value& x, const Weight& w) {
+  const View x_MK = as_rows(x);
+  FM_CHECK(x_MK.dim[1] == w.in(), "{}: input has {} columns, the weight takes {}", w.name(),
+           x_MK.dim[1], w.in());
+  const Value wv = w.value();
+  Value y = ctx.make({x_MK.dim[0], w.out()}, {&x, &wv});
+  ctx.kernels.linear(ctx.exec(), {.x = x_MK, .w = w.ref(), .y = y});
+  ctx.on_backward(y, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x, w, y] {
+    const View dy = y.grad();
+    if (const GradSink dw = w.value().grad_sink(*arena))
+      k->linear_dw(exec, {.dy = dy, .x = as_rows(x), .dw = dw.view, .add = dw.add});
+    if (const GradSink dx = x.grad_sink(*arena))
+      k->linear_dx(exec, {.dy = dy, .w = w.ref(), .dx = as_rows(dx.view), .add = dx.add});
+  });
+  return y;
+}
+
+Value scale(Ctx& ctx, const Value& x_TD, double factor) {
+  Value y_TD = ctx.make_like(x_TD, {&x_TD});
+  ctx.kernels.accumulate(ctx.exec(), {.x = x_TD, .y = y_TD, .scale = factor, .add = false});
+  ctx.on_backward(
+      y_TD, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x_TD, y_TD, factor] {
+        if (const GradSink dx = x_TD.grad_sink(*arena))
+          k->accumulate(exec, {.x = y_TD.grad(), .y = dx.view, .scale = factor, .add = dx.add});
+      });
+  return y_TD;
+}
+
+Value head_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& w, HeadForm form) {
+  const bool transposed = form == HeadForm::kTransposed;
+  const int64_t T = x_THK->dim[0], H = x_THK->dim[1];
+  FM_CHECK(static_cast<int64_t>(w.size()) == H, "{} heads, {} weights", H, w.size());
+  const int64_t N = transposed ? w[0].out() : w[0].in();
+  FM_CHECK(x_THK->dim[2] == (transposed ? w[0].in() : w[0].out()), "{}: input has {} columns",
+           w[0].name(), x_THK->dim[2]);
+  const Value wv = w[0].value();
+  Value y_THN = ctx.make({T, H, N}, {&x_THK, &wv});
+  std::vector<WeightRef> refs;
+  for (const Weight& one : w) refs.push_back(one.ref());
+  ctx.kernels.head_linear(ctx.exec(),
+                          {.x = x_THK, .w = refs.data(), .transposed = transposed, .y = y_THN});
+  ctx.on_backward(y_THN, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x_THK, w, y_THN,
+                          refs, transposed] {
+    const View dy = y_THN.grad();
+    if (const View dw = grads_of_heads(w, *arena))
+      k->head_linear_dw(exec,
+                        {.dy = dy, .x = x_THK, .transposed = transposed, .dw = dw, .add = true});
+    if (const GradSink dx = x_THK.grad_sink(*arena))
+      k->head_linear(
+          exec,
+          {.x = dy, .w = refs.data(), .transposed = !transposed, .y = dx.view, .add = dx.add});
+  });
+  return y_THN;
+}
+
+}  // namespace fathom
