@@ -1,4 +1,5 @@
 // The table of the vector backend.
+#include "fathom/kernels/cpu/ref/ref.h"
 #include "fathom/kernels/cpu/simd/simd.h"
 
 namespace fathom {
@@ -33,13 +34,13 @@ const Kernels& cpu_simd() {
       .combine = nullptr,
       .combine_bwd = nullptr,
       .gather_bwd = nullptr,
-      .attention = nullptr,
-      .attention_bwd = nullptr,
-      .attention_mha = nullptr,
-      .attention_mha_bwd = nullptr,
-      .index_select = nullptr,
-      .index_scores = nullptr,
-      .index_kl = nullptr,
+      .attention = ref::attention,
+      .attention_bwd = ref::attention_bwd,
+      .attention_mha = ref::attention_mha,
+      .attention_mha_bwd = ref::attention_mha_bwd,
+      .index_select = ref::index_select,
+      .index_scores = ref::index_scores,
+      .index_kl = ref::index_kl,
       .act_quant = nullptr,
       .hadamard = nullptr,
       .round_bf16 = nullptr,
