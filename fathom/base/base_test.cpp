@@ -15,6 +15,8 @@ TEST_CASE("json keeps key order, duplicates and number text") {
   CHECK_THROWS_AS(Json::parse("[1, 2", "test"), Error);
   CHECK_THROWS_AS(Json::parse(std::string(5000, '['), "test"), Error);
   CHECK_THROWS_AS(j.at("c"), Error);
+  for (const char* lone : {R"("\udc00")", R"("\ud800")", R"({"\udc00": 1})"})
+    CHECK_THROWS_AS(Json::parse(lone, "test"), Error);
 }
 
 TEST_CASE("parallel_for visits every index once on any number of threads and passes exceptions on") {

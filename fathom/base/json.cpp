@@ -36,6 +36,7 @@ struct Builder : rapidjson::BaseReaderHandler<rapidjson::UTF8<>, Builder> {
   std::vector<std::string> keys;
   std::vector<bool> has_key;
   bool too_deep = false;
+  bool lone_surrogate = false;
 
   bool add(Json value) {
     if (open.empty()) {
@@ -56,10 +57,18 @@ struct Builder : rapidjson::BaseReaderHandler<rapidjson::UTF8<>, Builder> {
   bool RawNumber(const char* s, rapidjson::SizeType n, bool) {
     return add(Json::number_text(std::string(s, n)));
   }
-  bool String(const char* s, rapidjson::SizeType n, bool) { return add(Json::string({s, n})); }
+  bool String(const char* s, rapidjson::SizeType n, bool) {
+    return is_unicode({s, n}) && add(Json::string({s, n}));
+  }
   bool Key(const char* s, rapidjson::SizeType n, bool) {
     keys.emplace_back(s, n);
-    return true;
+    return is_unicode({s, n});
+  }
+  // RapidJSON lets the escape of a lone second surrogate pass, as bytes that are not UTF-8.
+  bool is_unicode(std::string_view text) {
+    for (size_t at = text.find('\xED'); at != text.npos; at = text.find('\xED', at + 1))
+      if (static_cast<unsigned char>(text[at + 1]) >= 0xA0) lone_surrogate = true;
+    return !lone_surrogate;
   }
   bool begin(Json value) {
     if (open.size() >= kMaxDepth) {
@@ -193,6 +202,10 @@ Json Json::parse(std::string_view text, const std::string& what) {
   if (builder.too_deep)
     throw Error(Code::kInvalidArgument,
                 fmt::format("{}: JSON is nested deeper than {} levels", what, kMaxDepth));
+  if (builder.lone_surrogate)
+    throw Error(Code::kInvalidArgument,
+                fmt::format("{}: not valid JSON at byte {}: an escape of half a surrogate pair", what,
+                            result.Offset()));
   if (!result)
     throw Error(Code::kInvalidArgument,
                 fmt::format("{}: not valid JSON at byte {}: {}", what, result.Offset(),
