@@ -365,7 +365,7 @@ struct RoundBf16 {
 
 // ---- losses and the optimiser ----------------------------------------------------------------------------------------
 
-// nll[t] = log sum exp(logits[t] / temperature) - logits[t, target[t]] / temperature; target < 0: nll = 0, no gradient.
+// nll[t] = log sum exp(logits[t]) - logits[t, target[t]]; target < 0: nll = 0, no gradient. W >= 1.
 struct CrossEntropy {
   View logits;                         // [T,W]
   const int32_t* target = nullptr;     // [T]

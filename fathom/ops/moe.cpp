@@ -1,0 +1,224 @@
+// Routing, experts and the balance loss.
+#include "fathom/ops/moe.h"
+
+#include "fathom/tensor/dims.h"
+
+namespace fathom {
+namespace {
+
+// offset, token and slot from the chosen experts: a counting sort by expert, tokens ascending
+// inside.
+void sort_by_expert(const View& experts_TA, int64_t num_experts, Routing& r) {
+  const int64_t T = experts_TA.dim[0], A = experts_TA.dim[1];
+  const int32_t* expert = experts_TA.as<int32_t>();
+  r.offset.assign(static_cast<size_t>(num_experts) + 1, 0);
+  for (int64_t i = 0; i < T * A; ++i) {
+    FM_CHECK(expert[i] >= 0 && expert[i] < num_experts, "expert {} of {}", expert[i], num_experts);
+    ++r.offset[static_cast<size_t>(expert[i]) + 1];
+  }
+  for (size_t e = 0; e < static_cast<size_t>(num_experts); ++e) r.offset[e + 1] += r.offset[e];
+  r.token.resize(static_cast<size_t>(T * A));
+  r.slot.resize(static_cast<size_t>(T * A));
+  std::vector<int32_t> next(r.offset.begin(), r.offset.end() - 1);
+  for (int64_t i = 0; i < T * A; ++i) {
+    const int32_t slot = next[static_cast<size_t>(expert[i])]++;
+    r.token[static_cast<size_t>(slot)] = static_cast<int32_t>(i / A);
+    r.slot[static_cast<size_t>(i)] = slot;
+  }
+}
+
+std::vector<WeightRef> refs(const std::vector<Weight>& weights) {
+  std::vector<WeightRef> out;
+  out.reserve(weights.size());
+  for (const Weight& w : weights) out.push_back(w.ref());
+  return out;
+}
+
+bool trainable(const std::vector<Weight>& weights) { return weights.front().value().needs_grad(); }
+
+// What the adjoint of `experts` needs of its forward pass.
+struct ExpertsPass {
+  const Kernels* k;
+  Exec exec;
+  DType real;
+  std::shared_ptr<const Routing> routing;
+  Value x_TD, y_TD;
+  Tensor gate_PF, up_PF, h_PF, y_PD;
+
+  int64_t num_experts() const { return static_cast<int64_t>(routing->offset.size()) - 1; }
+  int64_t num_slots() const { return static_cast<int64_t>(routing->token.size()); }
+  Tensor scratch(int64_t columns) const { return empty(*exec.arena, real, {num_slots(), columns}); }
+
+  void forward(const std::vector<Weight>& w, const View& x, const int32_t* rows,
+               const View& y) const {
+    const std::vector<WeightRef> r = refs(w);
+    k->grouped_linear(exec, {.x = x,
+                             .rows = rows,
+                             .num_groups = num_experts(),
+                             .offset = routing->offset.data(),
+                             .w = r.data(),
+                             .y = y});
+  }
+  void backward_x(const std::vector<Weight>& w, const View& dy, const View& dx, bool add) const {
+    const std::vector<WeightRef> r = refs(w);
+    k->grouped_linear_dx(exec, {.dy = dy,
+                                .num_groups = num_experts(),
+                                .offset = routing->offset.data(),
+                                .w = r.data(),
+                                .dx = dx,
+                                .add = add});
+  }
+  void backward_w(const std::vector<Weight>& w, const View& dy, const View& x,
+                  const int32_t* rows) const {
+    if (!trainable(w)) return;
+    std::vector<View> dw(w.size());
+    const auto add = std::make_unique<bool[]>(w.size());
+    for (size_t e = 0; e < w.size(); ++e) {
+      const GradSink sink = w[e].value().grad_sink(*exec.arena);
+      dw[e] = sink.view;
+      add[e] = sink.add;
+    }
+    k->grouped_linear_dw(exec, {.dy = dy,
+                                .x = x,
+                                .rows = rows,
+                                .num_groups = num_experts(),
+                                .offset = routing->offset.data(),
+                                .dw = dw.data(),
+                                .add = add.get()});
+  }
+  Tensor backward_combine(bool want_dx) const;
+  void backward(const ExpertWeights& weights) const;
+};
+
+// The gradient of the experts' outputs, by slot; that of the gate weights goes to its sink.
+Tensor ExpertsPass::backward_combine(bool want_dx) const {
+  const Tensor dy_PD = want_dx ? scratch(y_TD->dim[1]) : Tensor();
+  const GradSink dweights = routing->weights_TA.grad_sink(*exec.arena);
+  k->combine_bwd(exec, {.x = y_PD,
+                        .weights = routing->weights_TA,
+                        .dy = y_TD.grad(),
+                        .slot = routing->slot.data(),
+                        .dx = dy_PD,
+                        .dweights = dweights.view,
+                        .add_dweights = dweights.add});
+  return dy_PD;
+}
+
+void ExpertsPass::backward(const ExpertWeights& weights) const {
+  const Tensor dy_PD = backward_combine(x_TD.needs_grad() || trainable(weights.gate_proj) ||
+                                        trainable(weights.up_proj) || trainable(weights.down_proj));
+  if (!dy_PD) return;
+  const int64_t F = gate_PF.view.dim[1];
+  const int32_t* token = routing->token.data();
+  backward_w(weights.down_proj, dy_PD, h_PF, nullptr);
+  const Tensor dh_PF = scratch(F), dgate_PF = scratch(F), dup_PF = scratch(F);
+  backward_x(weights.down_proj, dy_PD, dh_PF, false);
+  k->swiglu_bwd(exec,
+                {.gate = gate_PF, .up = up_PF, .dy = dh_PF, .dgate = dgate_PF, .dup = dup_PF});
+  backward_w(weights.gate_proj, dgate_PF, x_TD, token);
+  backward_w(weights.up_proj, dup_PF, x_TD, token);
+  if (!x_TD.needs_grad()) return;
+  const Tensor dx_PD = scratch(x_TD->dim[1]);
+  backward_x(weights.gate_proj, dgate_PF, dx_PD, false);
+  backward_x(weights.up_proj, dup_PF, dx_PD, true);
+  const GradSink dx = x_TD.grad_sink(*exec.arena);
+  k->gather_bwd(exec, {.dxp = dx_PD,
+                       .slot = routing->slot.data(),
+                       .num_experts_per_tok = routing->weights_TA->dim[1],
+                       .dx = dx.view,
+                       .add = dx.add});
+}
+
+}  // namespace
+
+std::shared_ptr<const Routing> route(Ctx& ctx, const Value& logits_TE, const View& bias_E,
+                                     const GateOptions& options, const View& forced_TA) {
+  Dims d("route");
+  FM_DIMS(d, logits_TE);
+  if (bias_E) FM_DIMS(d, bias_E);
+  const int64_t T = d['T'], E = d['E'], A = options.num_experts_per_tok;
+  auto r = std::make_shared<Routing>();
+  r->scores_TE = ctx.make({T, E}, {&logits_TE});
+  r->weights_TA = ctx.make({T, A}, {&logits_TE});
+  r->experts_TA = ctx.scratch(DType::kI32, {T, A});
+  if (forced_TA) copy(forced_TA, r->experts_TA);
+  ctx.kernels.gate(ctx.exec(), {.logits = logits_TE,
+                                .bias = bias_E,
+                                .scoring = options.scoring,
+                                .method = options.method,
+                                .n_group = options.n_group,
+                                .topk_group = options.topk_group,
+                                .norm_topk_prob = options.norm_topk_prob,
+                                .routed_scaling_factor = options.routed_scaling_factor,
+                                .forced = static_cast<bool>(forced_TA),
+                                .scores = r->scores_TE,
+                                .experts = r->experts_TA,
+                                .weights = r->weights_TA});
+  sort_by_expert(r->experts_TA, E, *r);
+  if (!ctx.tape || !r->weights_TA.needs_grad()) return r;
+  ctx.tape->record([k = &ctx.kernels, exec = ctx.exec(), r, logits_TE, options] {
+    const bool from_weights = r->weights_TA.has_grad(), from_scores = r->scores_TE.has_grad();
+    if (!from_weights && !from_scores) return;
+    const GradSink dlogits = logits_TE.grad_sink(*exec.arena);
+    k->gate_bwd(exec, {.scores = r->scores_TE,
+                       .experts = r->experts_TA,
+                       .weights = r->weights_TA,
+                       .dweights = from_weights ? r->weights_TA.grad() : View(),
+                       .dscores = from_scores ? r->scores_TE.grad() : View(),
+                       .scoring = options.scoring,
+                       .norm_topk_prob = options.norm_topk_prob,
+                       .routed_scaling_factor = options.routed_scaling_factor,
+                       .dlogits = dlogits.view,
+                       .add = dlogits.add});
+  });
+  return r;
+}
+
+Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>& routing,
+              const ExpertWeights& weights) {
+  const std::vector<Weight>&w_gate = weights.gate_proj, &w_up = weights.up_proj,
+        &w_down = weights.down_proj;
+  FM_CHECK(!w_gate.empty() && w_gate.size() + 1 == routing->offset.size() &&
+               w_up.size() == w_gate.size() && w_down.size() == w_gate.size(),
+           "experts: {} gate, {} up, {} down weights, routing over {}", w_gate.size(), w_up.size(),
+           w_down.size(), routing->offset.size() - 1);
+  const int64_t D = w_down[0].out(), F = w_gate[0].out();
+  const int32_t* token = routing->token.data();
+  Value y_TD = ctx.make({x_TD->dim[0], D}, {&x_TD, &routing->weights_TA, &w_gate[0].value(),
+                                            &w_up[0].value(), &w_down[0].value()});
+  ExpertsPass p{&ctx.kernels, ctx.exec(), ctx.real, routing, x_TD, y_TD, {}, {}, {}, {}};
+  p.gate_PF = p.scratch(F);
+  p.up_PF = p.scratch(F);
+  p.forward(w_gate, x_TD, token, p.gate_PF);
+  p.forward(w_up, x_TD, token, p.up_PF);
+  p.h_PF = p.scratch(F);
+  ctx.kernels.swiglu(ctx.exec(), {.gate = p.gate_PF, .up = p.up_PF, .y = p.h_PF});
+  p.y_PD = p.scratch(D);
+  p.forward(w_down, p.h_PF, nullptr, p.y_PD);
+  ctx.kernels.combine(
+      ctx.exec(),
+      {.x = p.y_PD, .slot = routing->slot.data(), .weights = routing->weights_TA, .y = y_TD});
+  ctx.on_backward(y_TD, [p = std::move(p), weights] { p.backward(weights); });
+  return y_TD;
+}
+
+double balance_loss(Ctx& ctx, const std::shared_ptr<const Routing>& routing,
+                    const std::vector<int32_t>& first_row, int64_t num_experts_per_tok,
+                    double weight) {
+  FM_CHECK(!first_row.empty() && first_row.back() == routing->scores_TE->dim[0],
+           "balance_loss: {} rows, scores of {}", first_row.empty() ? 0 : first_row.back(),
+           routing->scores_TE->dim[0]);
+  double loss = 0;
+  const GradSink dscores = ctx.tape ? routing->scores_TE.grad_sink(ctx.arena) : GradSink();
+  ctx.kernels.balance(ctx.exec(), {.scores = routing->scores_TE,
+                                   .num_experts_per_tok = num_experts_per_tok,
+                                   .num_seq = static_cast<int64_t>(first_row.size()) - 1,
+                                   .first_row = first_row.data(),
+                                   .weight = weight,
+                                   .loss = &loss,
+                                   .dscores = dscores.view,
+                                   .add = dscores.add});
+  return loss;
+}
+
+}  // namespace fathom
