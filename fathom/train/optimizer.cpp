@@ -1,0 +1,97 @@
+#include "fathom/train/optimizer.h"
+
+#include <cmath>
+
+namespace fathom {
+namespace {
+
+View flat(const View& v) { return reshape(v, {v.numel()}); }
+
+Tensor zeros_like(const Ctx& ctx, const View& v) {
+  Tensor t = zeros(ctx.arena, v.dtype, {v.numel()});
+  return v.rank == 2 ? Tensor(reshape(t.view, {v.dim[0], v.dim[1]}), t.owner) : t;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const Ctx& ctx, const std::vector<Param>& params,
+                     const OptimizerOptions& options)
+    : options_(options) {
+  for (const Param& p : params) {
+    Slot s{p, zeros_like(ctx, p.value), zeros_like(ctx, p.value), {}};
+    if (options_.ema_decay > 0) {
+      s.ema = zeros_like(ctx, p.value);
+      copy(p.value, s.ema);
+    }
+    slots_.push_back(std::move(s));
+  }
+}
+
+double Optimizer::grad_norm(const Ctx& ctx) const {
+  double total = 0;
+  for (const Slot& s : slots_) {
+    if (!s.param.value.needs_grad() || !s.param.value.has_grad()) continue;
+    double sum = 0;
+    ctx.kernels.sum_squares(ctx.exec(), {.x = flat(s.param.value.grad()), .sum = &sum});
+    total += sum;
+  }
+  return std::sqrt(total);
+}
+
+void Optimizer::step(const Ctx& ctx, double learning_rate, double norm) {
+  ++num_steps_;
+  constexpr double kClipEps = 1e-6;
+  const double factor =
+      options_.clip_norm > 0 ? std::min(1.0, options_.clip_norm / (norm + kClipEps)) : 1.0;
+  for (Slot& s : slots_) {
+    const Value& w = s.param.value;
+    if (!w.needs_grad()) continue;
+    const GradSink sink = w.grad_sink(ctx.arena);
+    if (!sink.add) fill_zero(sink.view);  // nothing was written
+    ctx.kernels.adamw(ctx.exec(), {.w = flat(w),
+                                   .m = flat(s.m),
+                                   .v = flat(s.v),
+                                   .dw = flat(sink.view),
+                                   .lr = learning_rate,
+                                   .beta1 = options_.beta1,
+                                   .beta2 = options_.beta2,
+                                   .eps = options_.eps,
+                                   .weight_decay = w->rank == 2 ? options_.weight_decay : 0.0,
+                                   .step = num_steps_,
+                                   .grad_scale = factor});
+    w.node()->grad_written = false;
+    if (s.ema) {
+      ctx.kernels.accumulate(ctx.exec(),
+                             {.x = s.ema, .y = s.ema, .scale = options_.ema_decay, .add = false});
+      ctx.kernels.accumulate(ctx.exec(),
+                             {.x = w, .y = s.ema, .scale = 1 - options_.ema_decay, .add = true});
+    }
+  }
+}
+
+std::vector<Param> Optimizer::state() const {
+  std::vector<Param> out;
+  for (const Slot& s : slots_) {
+    out.push_back({"m." + s.param.name, constant(s.m)});
+    out.push_back({"v." + s.param.name, constant(s.v)});
+    if (s.ema) out.push_back({"ema." + s.param.name, constant(s.ema)});
+  }
+  return out;
+}
+
+void update_correction_bias(const View& bias_E, const std::vector<int64_t>& count, double speed) {
+  double mean = 0;
+  for (const int64_t c : count) mean += static_cast<double>(c) / static_cast<double>(count.size());
+  const auto move = [&]<class R>(R* b) {
+    for (size_t e = 0; e < count.size(); ++e) {
+      const double gap = mean - static_cast<double>(count[e]);
+      b[e] = static_cast<R>(static_cast<double>(b[e]) + speed * ((gap > 0) - (gap < 0)));
+    }
+  };
+  if (bias_E.dtype == DType::kF64)
+    move(bias_E.as<double>());
+  else
+    move(bias_E.as<float>());
+}
+
+}  // namespace fathom
