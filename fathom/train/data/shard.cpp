@@ -180,7 +180,7 @@ Shard::Shard(const std::string& path) : file_(path) {
   std::memcpy(&header, bytes.data(), sizeof(header));
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
     bad("expected a token shard (magic 'fmshard1'), found something else",
-        "pass files that 'fathom data pack' wrote");
+        "pass files that the packer wrote");
   }
   if (header.version != kVersion) {
     bad(fmt::format("expected shard version {}, found {}", kVersion, header.version),
