@@ -32,7 +32,9 @@ int available_cores() {
 
 ThreadPool::ThreadPool(int num_threads) {
   FM_CHECK(num_threads >= 1, "num_threads is {}", num_threads);
-  for (int t = 1; t < num_threads; ++t) workers_.emplace_back([this, t] { work(t); });
+  // Spinning only helps while every thread has a core of its own.
+  const int spins = available_cores() >= num_threads ? kSpins : 1;
+  for (int t = 1; t < num_threads; ++t) workers_.emplace_back([this, t, spins] { work(t, spins); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -59,10 +61,8 @@ void ThreadPool::run_chunks(int thread) {
   }
 }
 
-void ThreadPool::work(int thread) {
+void ThreadPool::work(int thread, int spins) {
   uint64_t seen = 0;
-  // Spinning only helps while every thread has a core of its own.
-  const int spins = available_cores() > static_cast<int>(workers_.capacity()) ? kSpins : 1;
   for (;;) {
     int i = 0;
     while (epoch_.load(std::memory_order_acquire) == seen) {

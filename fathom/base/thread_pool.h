@@ -41,7 +41,7 @@ class ThreadPool {
   void parallel_for(int64_t n, int64_t grain, RangeFn fn);
 
  private:
-  void work(int thread);
+  void work(int thread, int spins);  // reads no member that the constructor is still filling
   void run_chunks(int thread);
 
   struct Job {
