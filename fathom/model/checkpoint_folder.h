@@ -1,0 +1,80 @@
+// A checkpoint folder in the Hugging Face layout: config.json with model.safetensors, or with
+// shards and model.safetensors.index.json. Opening maps the files; nothing is read but headers and
+// scales.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fathom/model/config.h"
+#include "fathom/model/tensor_names.h"
+#include "fathom/tensor/safetensors.h"
+
+namespace fathom {
+
+// One parameter as it is stored. value[i, j] = tensor[i, j] * scale[i / block_rows, j /
+// block_cols]; without scale, tensor.
+struct StoredWeight {
+  Tensor tensor;  // f32, f64, bf16, f16, or e4m3 with a scale; empty for an optional tensor that is
+                  // absent
+  Tensor scale;   // f32 [ceil(out / block_rows), ceil(in / block_cols)], only beside e4m3
+  int64_t block_rows = 0, block_cols = 0;
+};
+
+// out (f32, sizes of the weight) = the weight, dequantised. Plain loops.
+void dequantize(const StoredWeight& weight, const View& out);
+
+// What a check of the whole folder found besides errors, for the caller to report.
+struct CheckpointReport {
+  std::vector<std::string> extra;  // tensors that the config has no use for
+  std::vector<std::string>
+      absent_optional;     // copies in multi-token prediction layers that the files lack
+  int64_t size_bytes = 0;  // of all tensors
+};
+
+// Copies share the maps. Immutable, usable from any thread.
+class CheckpointFolder {
+ public:
+  // Throws Error that names the file and the defect: no config or weights, an unreadable shard, an
+  // index that names a missing shard or a tensor that its shard lacks, a tensor in two shards.
+  // Tensors under the inference demo's names (one file, not split over ranks) are found under their
+  // published ones.
+  explicit CheckpointFolder(const std::string& folder);
+
+  const std::string& path() const;
+  // As in config.json; num_nextn_predict_layers is 0 when the files hold no tensor of those layers.
+  const ModelConfig& config() const;
+
+  bool contains(std::string_view name) const;
+  const SafetensorsEntry* find(std::string_view name) const;  // null when absent
+  Tensor tensor(std::string_view name) const;                 // throws Error (kNotFound)
+
+  // The weight and its scale, which may be in another shard. Throws Error when it is missing and
+  // not optional, has other sizes than `spec`, an element type that cannot be a weight, or is
+  // F8_E4M3 without a usable scale. Scales may be F32, BF16, F16 or E8M0 bytes, per block or per
+  // row ([out, 1]).
+  StoredWeight weight(const TensorSpec& spec) const;
+
+  // weight() for every tensor of the config.
+  CheckpointReport check() const;
+
+ private:
+  struct State;
+  std::shared_ptr<const State> state_;
+};
+
+inline constexpr int64_t kMaxShardBytes = int64_t{5} << 30;
+
+// Writes shards of at most max_shard_bytes (a larger tensor has its own), then the index, then
+// config.json: a folder without config.json is an unfinished one. Every file appears complete or
+// not at all. Throws Error when the folder already holds a checkpoint or part of one. Loading gives
+// the same bits back.
+void save_checkpoint_folder(const std::string& folder, const ModelConfig& config,
+                            std::span<const NamedTensor> tensors,
+                            int64_t max_shard_bytes = kMaxShardBytes);
+
+}  // namespace fathom
