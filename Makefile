@@ -42,7 +42,7 @@ asan tsan: $(SETUP)  ## the tests under AddressSanitizer + UBSan, or ThreadSanit
 
 fuzz: build/.packages-fuzz  ## libFuzzer on every parser, FUZZ_SECONDS each (default 60)
 	@test -f build/fuzz/build.ninja || cmake --preset fuzz
-	@cmake --build build/fuzz -j $(JOBS)
+	@cmake --build build/fuzz --target fuzzers -j $(JOBS)
 	@tools/run_fuzzers.sh build/fuzz $(or $(FUZZ_SECONDS),60)
 
 cuda:  ## the CUDA plug-in

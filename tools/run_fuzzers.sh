@@ -7,6 +7,12 @@ for program in "$build"/*_fuzz; do
   name=$(basename "$program" _fuzz)
   mkdir -p "$build/corpus/$name" "$build/found/$name"
   echo "$name: $seconds s, findings go to $build/found/$name"
-  "$program" -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1 -verbosity=0 \
-    -artifact_prefix="$build/found/$name/" "$build/corpus/$name" $([ -d "$seeds/$name" ] && echo "$seeds/$name")
+  log="$build/found/$name.log"
+  if ! "$program" -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1 -verbosity=0 \
+    -artifact_prefix="$build/found/$name/" "$build/corpus/$name" $([ -d "$seeds/$name" ] && echo "$seeds/$name") \
+    >"$log" 2>&1; then
+    tail -n 60 "$log"
+    exit 1
+  fi
+  sed -n 's/^stat::number_of_executed_units: */  inputs tried: /p' "$log"
 done

@@ -15,6 +15,8 @@ template <class... F>
 struct Overloaded : F... {
   using F::operator()...;
 };
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;  // clang before 17 does not deduce aggregates by itself
 
 std::vector<std::string> split_commas(std::string_view text) {
   std::vector<std::string> out;

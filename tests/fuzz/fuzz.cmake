@@ -1,14 +1,17 @@
 # Fuzz targets: tests/fuzz/NAME_fuzz.cpp with seeds in tests/fuzz/seeds/NAME. With the preset `fuzz` (clang) they are
 # libFuzzer programs; otherwise driver.cpp runs a fixed number of mutations as a test.
+# A target links the rooms whose headers it includes.
+add_custom_target(fuzzers)
 file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*_fuzz.cpp)
 foreach(source IN LISTS fuzz_sources)
   get_filename_component(program ${source} NAME_WE)
   string(REGEX REPLACE "_fuzz$" "" name ${program})
   add_executable(${program} ${source})
-  foreach(room IN LISTS BUILT)
-    if(NOT room STREQUAL "cli")
-      target_link_libraries(${program} PRIVATE fathom_${room})
-    endif()
+  add_dependencies(fuzzers ${program})
+  file(STRINGS ${source} includes REGEX "^#include \"fathom/")
+  foreach(include IN LISTS includes)
+    string(REGEX REPLACE "^#include \"fathom/([a-z]+)/.*" "\\1" room "${include}")
+    target_link_libraries(${program} PRIVATE fathom_${room})
   endforeach()
   if(FATHOM_FUZZ)
     target_link_options(${program} PRIVATE -fsanitize=fuzzer)
