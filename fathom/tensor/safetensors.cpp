@@ -201,7 +201,7 @@ View view_of(const SafetensorsEntry& e, const void* data) {
 std::shared_ptr<std::byte> aligned_copy(const std::byte* from, size_t size_bytes) {
   std::byte* p = static_cast<std::byte*>(
       ::operator new (std::max<size_t>(size_bytes, 1), std::align_val_t{kAlignment}));
-  std::memcpy(p, from, size_bytes);
+  if (size_bytes > 0) std::memcpy(p, from, size_bytes);
   return {p, [](std::byte* q) { ::operator delete (q, std::align_val_t{kAlignment}); }};
 }
 
