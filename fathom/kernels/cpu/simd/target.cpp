@@ -12,8 +12,11 @@ namespace {
 
 // Highway gives better targets lower bits.
 std::vector<int64_t> usable_bits() {
+  const int64_t supported = hwy::SupportedTargets();
+  hwy::GetChosenTarget().Update(
+      supported);  // in 1.0.3 SupportedTargets() leaves disabled ones chosen
   std::vector<int64_t> out;
-  for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1)
+  for (int64_t rest = supported & HWY_TARGETS; rest != 0; rest &= rest - 1)
     out.push_back(rest & -rest);
   return out;
 }
