@@ -7,22 +7,22 @@
 #include <string_view>
 #include <vector>
 
-#include "fathom/base/env.h"
 #include "fathom/base/error.h"
 #include "fathom/base/options.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/command.h"
-#include "fathom/kernels/cpu/simd/target.h"
 
 namespace fathom {
 
 int cmd_doctor(Args args);
+int cmd_golden(Args args);
 int cmd_report(Args args);
 
 namespace {
 
 constexpr Command kCommands[] = {
     {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
+    {"golden", "compare this build with the expected values in folders", cmd_golden},
     {"report", "write a training run as one self-contained HTML page", cmd_report},
 };
 static_assert(std::ranges::is_sorted(kCommands, {},
@@ -49,11 +49,7 @@ int run_command(Args args) {
     return kExitOk;
   }
   const auto found = std::ranges::find(kCommands, name, &Command::name);
-  if (found != std::end(kCommands)) {
-    const std::string isa = env_value("FATHOM_ISA");
-    if (!isa.empty() && isa != "ref") limit_simd_target(isa);
-    return found->run(args.subspan(1));
-  }
+  if (found != std::end(kCommands)) return found->run(args.subspan(1));
   std::vector<std::string> names;
   for (const Command& c : kCommands) names.emplace_back(c.name);
   const std::string near = nearest_name(name, names);

@@ -356,6 +356,13 @@ struct ActQuant {
   View y;                              // [T,D] strided rows, may alias x; or null
   View codes, scales;
 };
+// The same per 128 x 128 block of a weight [N,K]; scales [ceil(N/128), ceil(K/128)].
+struct WeightQuant {
+  View w;
+  ScaleFormat format = ScaleFormat::kF32;
+  View codes;   // [N,K] e4m3
+  View scales;  // f32
+};
 struct Hadamard {                      // y = H x / sqrt(D), D a power of two, Sylvester order
   View x, y;                           // [T,D] strided rows, may alias
 };
@@ -422,6 +429,7 @@ struct Kernels {
   void (*index_scores)(const Exec&, const IndexScores&);
   void (*index_kl)(const Exec&, const IndexKl&);
   void (*act_quant)(const Exec&, const ActQuant&);
+  void (*weight_quant)(const Exec&, const WeightQuant&);
   void (*hadamard)(const Exec&, const Hadamard&);
   void (*round_bf16)(const Exec&, const RoundBf16&);
   void (*cross_entropy)(const Exec&, const CrossEntropy&);

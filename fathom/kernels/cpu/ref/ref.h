@@ -40,6 +40,7 @@ void index_select(const Exec& exec, const IndexSelect& a);
 void index_scores(const Exec& exec, const IndexScores& a);
 void index_kl(const Exec& exec, const IndexKl& a);
 void act_quant(const Exec& exec, const ActQuant& a);
+void weight_quant(const Exec& exec, const WeightQuant& a);
 void hadamard(const Exec& exec, const Hadamard& a);
 void round_bf16(const Exec& exec, const RoundBf16& a);
 void cross_entropy(const Exec& exec, const CrossEntropy& a);

@@ -41,6 +41,7 @@ const Kernels& cpu_ref() {
       .index_scores = ref::index_scores,
       .index_kl = ref::index_kl,
       .act_quant = ref::act_quant,
+      .weight_quant = ref::weight_quant,
       .hadamard = ref::hadamard,
       .round_bf16 = ref::round_bf16,
       .cross_entropy = ref::cross_entropy,
