@@ -7,6 +7,9 @@
 #include "fathom/base/env.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/machine.h"
+#include "fathom/kernels/cpu/simd/peak.h"
+#include "fathom/kernels/cpu/simd/target.h"
+#include "fathom/kernels/kernels.h"
 
 namespace fathom {
 namespace {
@@ -34,6 +37,15 @@ void print_machine(const Machine& m) {
   row("system", m.system);
 }
 
+void print_kernels() {
+  fmt::print("\nkernels\n");
+  const bool reference = env_value("FATHOM_ISA") == "ref";
+  row("backend", fmt::format("{}", reference ? cpu_ref().name : cpu_simd().name));
+  if (!reference)
+    row("instructions",
+        fmt::format("{} (of {})", simd_target_name(), fmt::join(simd_target_names(), " ")));
+}
+
 void print_build() {
   fmt::print("\nbuild\n");
   row("fathom", fmt::format("{} ({})", FATHOM_VERSION, FATHOM_BUILD));
@@ -56,6 +68,7 @@ int cmd_doctor(Args args) {
   CommandLine line("doctor", "show what this machine offers and what fathom will use of it");
   if (!line.parse(args)) return kExitOk;
   print_machine(inspect_machine());
+  print_kernels();
   print_build();
   print_environment();
   return kExitOk;

@@ -31,6 +31,12 @@ expect 0 out "instructions" doctor
 expect 2 err "expected no further argument, found \"more\"" doctor more
 expect 0 out "FATHOM_THREADS" doctor
 
+# The instruction set can be lowered, and only to one that exists.
+FATHOM_ISA=ref expect 0 out "cpu/ref" doctor
+weakest=$("$program" doctor | sed -n 's/^ *instructions .* (of .* \([A-Z0-9]*\))$/\1/p')
+FATHOM_ISA=$weakest expect 0 out "${weakest:-no instruction set} (of" doctor
+FATHOM_ISA=AVX99 expect 1 err "expected an instruction set of this machine, found \"AVX99\"; one of:" doctor
+
 # Every command of the table explains itself and refuses an unknown flag.
 commands=$("$program" --help | sed -n '/^commands:/,/^$/s/^  \([a-z-]*\) .*/\1/p')
 [ -n "$commands" ] || { echo "the help text lists no commands"; failures=1; }
