@@ -34,7 +34,7 @@ const Kernels& cpu_simd() {
       .combine = ref::combine,
       .combine_bwd = ref::combine_bwd,
       .gather_bwd = ref::gather_bwd,
-      .attention = ref::attention,
+      .attention = simd::attention,
       .attention_bwd = ref::attention_bwd,
       .attention_mha = ref::attention_mha,
       .attention_mha_bwd = ref::attention_mha_bwd,

@@ -1,0 +1,260 @@
+// Attention over the shared latent (absorbed form). A tile is some query tokens times all heads, so
+// that one packed block of keys serves many rows.
+//
+// Order of summation, the same for every tile, chunking, thread count and instruction set:
+//   score    one fma chain over the key's numbers, ascending, then times scale
+//   block    64 keys counted from position 0, or from the first selected key; online softmax over
+//   the
+//            blocks of a chunk; z adds keys in ascending order in one fma chain
+//   chunk    16 blocks; the states of the chunks are merged in ascending order
+// Chunks exist so that a single decoded token can use all threads.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "fathom/kernels/cpu/ref/ref.h"
+#include "fathom/kernels/cpu/simd/attention_tile.h"
+#include "fathom/kernels/cpu/simd/simd.h"
+
+namespace fathom::simd {
+namespace {
+
+constexpr int64_t kChunk = 16 * kBlock;
+constexpr int64_t kTileRows = 256;  // query rows of a dense tile, if its numbers stay in L2
+constexpr int64_t kTileNumbers = 96 * 1024;
+
+struct Shape {
+  int64_t H, C, R, width, z_ld;
+};
+
+// Softmax states of the rows of a tile over one chunk or more.
+struct State {
+  float *z, *max, *sum;
+  static int64_t bytes(int64_t rows, int64_t z_ld) {
+    return Scratch::bytes<float>(rows * z_ld) + 2 * Scratch::bytes<float>(rows);
+  }
+  void init(Scratch* s, int64_t rows, int64_t z_ld) {
+    z = s->take<float>(rows * z_ld);
+    max = s->take<float>(rows);
+    sum = s->take<float>(rows);
+  }
+  void clear(int64_t rows) const {
+    std::fill(max, max + rows, -std::numeric_limits<float>::infinity());
+    std::fill(sum, sum + rows, 0.0f);
+  }
+};
+
+// What a thread needs for one tile.
+struct Work {
+  float *q, *s, *alpha;
+  uint64_t* mask;
+  KeyBlock block;
+  State chunk, total;
+
+  static int64_t bytes(const Shape& d, int64_t rows) {
+    return Scratch::bytes<float>(rows * d.width) + Scratch::bytes<float>(rows * kBlock) +
+           Scratch::bytes<float>(rows) + Scratch::bytes<uint64_t>(rows) +
+           KeyBlock::scratch_bytes(d.width) + 2 * State::bytes(rows, d.z_ld);
+  }
+  Work(Scratch scratch, const Shape& d, int64_t rows) {
+    q = scratch.take<float>(rows * d.width);
+    s = scratch.take<float>(rows * kBlock);
+    alpha = scratch.take<float>(rows);
+    mask = scratch.take<uint64_t>(rows);
+    block.init(&scratch, d.width);
+    chunk.init(&scratch, rows, d.z_ld);
+    total.init(&scratch, rows, d.z_ld);
+  }
+};
+
+class Forward {
+ public:
+  Forward(const Exec& exec, const Attention& a)
+      : exec_(exec), a_(a), tiles_(tile_table()), vec_(attention_vec()) {
+    d_ = {.H = a.q_lat.dim[1], .C = a.q_lat.dim[2], .R = a.q_pe.dim[2]};
+    d_.width = d_.C + d_.R;
+    d_.z_ld = round_up(d_.C, 16);
+    const int64_t rows = std::min(kTileRows, std::max(kTileNumbers / d_.width, int64_t{16}));
+    const int64_t tokens = a.sel ? 1 : std::clamp<int64_t>(rows / d_.H, 1, kBlock);
+    queries_ = cut_queries(exec, a.rows,
+                           static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(tokens))));
+    for (int64_t i = 0; i < queries_.size; ++i) {
+      max_tokens_ = std::max<int64_t>(max_tokens_, queries_.tile[i].count);
+      max_keys_ = std::max(max_keys_, num_keys(queries_.tile[i], queries_.tile[i].count - 1));
+    }
+  }
+
+  void run() {
+    if (queries_.size == 0) return;
+    const ThreadScratch scratch(exec_, Work::bytes(d_, max_tokens_ * d_.H));
+    const bool split =
+        exec_.pool->size() > 1 && max_keys_ > kChunk && queries_.size < 4 * exec_.pool->size();
+    if (split) return run_split(scratch);
+    exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int thread) {
+      const QueryTile tile = queries_.tile[queries_.size - 1 - i];  // the long ones first
+      Work w(scratch.of(thread), d_, max_tokens_ * d_.H);
+      load_queries(tile, &w);
+      const int64_t keys = num_keys(tile, tile.count - 1);
+      if (keys <= kChunk) {
+        run_chunk(tile, 0, &w, w.chunk);
+        return finish(tile, w.chunk);
+      }
+      w.total.clear(tile.count * d_.H);
+      for (int64_t base = 0; base < keys; base += kChunk) {
+        run_chunk(tile, base, &w, w.chunk);
+        merge(tile, w.total, w.chunk);
+      }
+      finish(tile, w.total);
+    });
+  }
+
+ private:
+  // Keys that token i of the tile attends to.
+  int64_t num_keys(const QueryTile& tile, int64_t i) const {
+    if (!a_.sel) return tile.pos + i + 1;
+    const int32_t* row = selection(tile.first + i);
+    return std::partition_point(row, row + a_.sel.dim[1], [](int32_t s) { return s >= 0; }) - row;
+  }
+  const int32_t* selection(int64_t t) const {
+    return static_cast<const int32_t*>(a_.sel.data) + t * a_.sel.stride[0];
+  }
+
+  // Few tiles and many keys: every (tile, chunk) is a task of its own.
+  void run_split(const ThreadScratch& scratch) {
+    const int64_t rows = max_tokens_ * d_.H, chunks = (max_keys_ + kChunk - 1) / kChunk;
+    const int64_t each = State::bytes(rows, d_.z_ld), total = each * chunks * queries_.size;
+    const std::shared_ptr<std::byte> block = exec_.arena->allocate(total);
+    const auto state = [&](int64_t n) {
+      Scratch s(block.get() + n * each, each);
+      State out;
+      out.init(&s, rows, d_.z_ld);
+      return out;
+    };
+    exec_.pool->parallel_for(chunks * queries_.size, 1, [&](int64_t n, int64_t, int thread) {
+      const QueryTile& tile = queries_.tile[n / chunks];
+      Work w(scratch.of(thread), d_, rows);
+      load_queries(tile, &w);
+      run_chunk(tile, n % chunks * kChunk, &w, state(n));
+    });
+    exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int) {
+      const State first = state(i * chunks);
+      for (int64_t c = 1; c < chunks; ++c) merge(queries_.tile[i], first, state(i * chunks + c));
+      finish(queries_.tile[i], first);
+    });
+  }
+
+  void load_queries(const QueryTile& tile, Work* w) const {
+    float* q = w->q;
+    for (int64_t t = tile.first; t < tile.first + tile.count; ++t)
+      for (int64_t h = 0; h < d_.H; ++h, q += d_.width) {
+        std::copy_n(row_ptr(a_.q_lat, t, h), d_.C, q);
+        std::copy_n(row_ptr(a_.q_pe, t, h), d_.R, q + d_.C);
+      }
+  }
+
+  // Softmax state over keys base .. base + kChunk - 1 of each row.
+  void run_chunk(const QueryTile& tile, int64_t base, Work* w, const State& state) const {
+    const int64_t rows = tile.count * d_.H;
+    state.clear(rows);
+    const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
+    for (int64_t from = base; from < keys; from += kBlock) {
+      const int64_t n = std::min(kBlock, keys - from);
+      int64_t begin = rows;
+      for (int64_t i = tile.count - 1; i >= 0; --i) {
+        const int64_t seen = a_.sel ? keys : tile.pos + i + 1;
+        if (seen <= from) break;
+        begin = i * d_.H;
+        std::fill_n(w->mask + begin, d_.H, low_bits(seen - from));
+      }
+      if (a_.sel)
+        gather(tile, from, n, &w->block);
+      else
+        load_block(tile.seq, from, n, &w->block);
+      const KeyBlock& k = w->block;
+      score_block(tiles_, w->q, d_.width, d_.width, k.panels, 16 * d_.width, w->mask, begin, rows,
+                  w->s);
+      vec_.softmax_block(w->s + begin * kBlock, w->mask + begin, rows - begin,
+                         static_cast<float>(a_.scale), state.max + begin, state.sum + begin,
+                         w->alpha + begin);
+      if (from > base)
+        vec_.scale_rows(state.z + begin * d_.z_ld, d_.z_ld, d_.z_ld, rows - begin,
+                        w->alpha + begin);
+      weigh_block(tiles_, w->s, k.rows, k.ld, d_.C, w->mask, begin, rows, from == base, state.z,
+                  d_.z_ld);
+    }
+  }
+
+  const void* page_of(int64_t seq, int64_t pos) const {
+    return a_.keys.page[a_.keys.first_page[seq] + pos / kPageTokens];
+  }
+
+  void load_block(int64_t seq, int64_t from, int64_t n, KeyBlock* block) const {
+    const void* page = page_of(seq, from);
+    if (a_.keys.dtype == DType::kF32) {
+      block->pack(tiles_, static_cast<const float*>(page), a_.keys.stride, n, d_.C % 16 == 0);
+      return;
+    }
+    for (int64_t r = 0; r < n; ++r)
+      vec_.decode_bf16(static_cast<const uint16_t*>(page) + r * a_.keys.stride, d_.width,
+                       block->copy + r * block->copy_ld());
+    block->pack_copy(tiles_, n);
+  }
+
+  const char* key_at(int64_t seq, int64_t pos) const {
+    return static_cast<const char*>(page_of(seq, pos)) +
+           pos % kPageTokens * a_.keys.stride * dtype_bytes(a_.keys.dtype);
+  }
+
+  void gather(const QueryTile& tile, int64_t from, int64_t n, KeyBlock* block) const {
+    constexpr int64_t kAhead = 4;
+    const int32_t* sel = selection(tile.first) + from;
+    const int64_t key_bytes = d_.width * dtype_bytes(a_.keys.dtype);
+    for (int64_t r = 0; r < n; ++r) {
+      if (r + kAhead < n) {
+        const char* ahead = key_at(tile.seq, sel[r + kAhead]);
+        for (int64_t b = 0; b < key_bytes; b += 64) __builtin_prefetch(ahead + b);
+      }
+      const char* key = key_at(tile.seq, sel[r]);
+      float* row = block->copy + r * block->copy_ld();
+      if (a_.keys.dtype == DType::kF32)
+        std::copy_n(reinterpret_cast<const float*>(key), d_.width, row);
+      else
+        vec_.decode_bf16(reinterpret_cast<const uint16_t*>(key), d_.width, row);
+    }
+    block->pack_copy(tiles_, n);
+  }
+
+  void merge(const QueryTile& tile, const State& into, const State& from) const {
+    vec_.merge_rows(into.z, from.z, d_.z_ld, d_.z_ld, tile.count * d_.H, into.max, into.sum,
+                    from.max, from.sum);
+  }
+
+  void finish(const QueryTile& tile, const State& state) const;
+
+  const Exec& exec_;
+  const Attention& a_;
+  const TileTable& tiles_;
+  const AttentionVec& vec_;
+  Shape d_{};
+  QueryTiles queries_;
+  int64_t max_tokens_ = 0, max_keys_ = 0;
+};
+
+void Forward::finish(const QueryTile& tile, const State& state) const {
+  for (int64_t i = 0; i < tile.count; ++i)
+    for (int64_t h = 0; h < d_.H; ++h) {
+      const int64_t r = i * d_.H + h;
+      vec_.divide(state.z + r * d_.z_ld, state.sum[r], d_.C, out_ptr(a_.z, tile.first + i, h));
+      if (a_.lse) out_ptr(a_.lse, tile.first + i)[h] = state.max[r] + std::log(state.sum[r]);
+    }
+}
+
+}  // namespace
+
+void attention(const Exec& exec, const Attention& a) {
+  const bool keys = a.keys.dtype == DType::kF32 || a.keys.dtype == DType::kBF16;
+  if (a.q_lat.dtype != DType::kF32 || !keys) return ref::attention(exec, a);
+  Forward(exec, a).run();
+}
+
+}  // namespace fathom::simd

@@ -1,0 +1,169 @@
+#include "fathom/kernels/cpu/simd/attention_testing.h"
+#include "fathom/kernels/cpu/simd/gemm_testing.h"
+
+namespace fathom {
+namespace {
+
+struct Latent {
+  int64_t H, C, R;
+};
+
+struct Out {
+  Tensor z, lse;
+};
+
+// The rows of `rows` against keys in pages; queries are those of the row's position, whatever the
+// batch.
+Out run(const Kernels& kernels, TestExec& t, const Latent& d, const TestRows& rows,
+        const TestPages& pages, const Tensor& sel) {
+  const int64_t T = rows.rows();
+  Tensor q = t.make({T, d.H, d.C + d.R});
+  for (size_t b = 0; b < rows.first_pos.size(); ++b)
+    for (int32_t r = rows.first_row[b]; r < rows.first_row[b + 1]; ++r) {
+      const int32_t pos = rows.first_pos[b] + r - rows.first_row[b];
+      Rng rng(3, "query", static_cast<uint64_t>(pos));
+      for (int64_t i = 0; i < d.H * (d.C + d.R); ++i)
+        q.as<float>()[r * d.H * (d.C + d.R) + i] = static_cast<float>(rng.normal());
+    }
+  Out out{t.make({T, d.H, d.C}), t.make({T, d.H})};
+  kernels.attention(t.exec, {.q_lat = slice(q, 2, 0, d.C),
+                             .q_pe = slice(q, 2, d.C, d.R),
+                             .rows = rows.ref(),
+                             .keys = pages.ref(),
+                             .sel = sel,
+                             .scale = 0.3,
+                             .z = out.z,
+                             .lse = out.lse});
+  return out;
+}
+
+// One sequence of n tokens, cut into steps of the given sizes (the last one repeats).
+Out run_in_steps(TestExec& t, const Latent& d, int n, const std::vector<int>& steps,
+                 const TestPages& pages, int64_t topk) {
+  Out all{t.make({n, d.H, d.C}), t.make({n, d.H})};
+  int at = 0;
+  for (size_t i = 0; at < n; ++i) {
+    const int size = std::min(steps[std::min(i, steps.size() - 1)], n - at);
+    const TestRows rows({size}, {at});
+    const Out part =
+        run(cpu_simd(), t, d, rows, pages, topk ? random_selection(t, rows, topk) : Tensor{});
+    std::copy_n(part.z.as<float>(), size * d.H * d.C, all.z.as<float>() + at * d.H * d.C);
+    std::copy_n(part.lse.as<float>(), size * d.H, all.lse.as<float>() + at * d.H);
+    at += size;
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("latent attention equals the reference over odd sizes, pages and selections") {
+  TestExec t;
+  const Latent shapes[] = {{1, 1, 1},  {2, 15, 17}, {3, 16, 16},
+                           {4, 33, 1}, {5, 64, 16}, {16, 17, 15}};
+  const std::vector<int> sizes[] = {{1}, {63, 64}, {65, 1, 129}, {128, 33}};
+  for (const Latent& d : shapes)
+    for (const std::vector<int>& n : sizes)
+      for (const int64_t topk : {0, 1, 15, 64, 70}) {
+        const TestRows rows(n);
+        const DType type = topk == 15 ? DType::kBF16 : DType::kF32;
+        const TestPages pages(random_keys(n, d.C + d.R, "kv"), d.C + d.R, d.C + d.R + 3, type);
+        const Tensor sel = topk ? random_selection(t, rows, topk) : Tensor{};
+        const Out want = run(cpu_ref(), t, d, rows, pages, sel);
+        const Out got = run(cpu_simd(), t, d, rows, pages, sel);
+        CAPTURE(d.C);
+        CAPTURE(topk);
+        CHECK(relative_error(got.z, want.z) < 2e-5);
+        CHECK(relative_error(got.lse, want.lse) < 2e-6);
+      }
+}
+
+TEST_CASE(
+    "latent attention: prefill in one piece, in any chunks and token by token give equal bits") {
+  TestExec one, two(2);
+  const Latent d{4, 33, 16};
+  const int n = 131;
+  for (const DType type : {DType::kF32, DType::kBF16})
+    for (const int64_t topk : {0, 40, 70}) {
+      const TestPages pages(random_keys({n}, 49, "kv"), 49, 49, type);
+      const Out whole = run_in_steps(one, d, n, {n}, pages, topk);
+      for (const std::vector<int>& steps :
+           {std::vector<int>{1}, {63, 1}, {64}, {65}, {7}, {128, 2, 1}}) {
+        const Out cut = run_in_steps(two, d, n, steps, pages, topk);
+        CHECK(same_bits(cut.z, whole.z));
+        CHECK(same_bits(cut.lse, whole.lse));
+      }
+    }
+}
+
+TEST_CASE("latent attention: a long row does not depend on threads, tiles or the page layout") {
+  TestExec one, two(2);
+  const Latent d{3, 32, 16};
+  const int n = 3100;  // several chunks
+  const auto keys = random_keys({n}, 48, "kv");
+  const TestPages pages(keys, 48, 48, DType::kF32), wide(keys, 48, 61, DType::kF32);
+  for (const int64_t topk : {0, 1500}) {
+    const TestRows last({1}, {n - 1}), tail({40}, {n - 40});
+    const auto sel = [&](TestExec& t, const TestRows& rows) {
+      return topk ? random_selection(t, rows, topk) : Tensor{};
+    };
+    const Out alone = run(cpu_simd(), one, d, last, pages, sel(one, last));
+    const Out split = run(cpu_simd(), two, d, last, wide, sel(two, last));
+    const Out batch = run(cpu_simd(), two, d, tail, pages, sel(two, tail));
+    CHECK(same_bits(split.z, alone.z));
+    CHECK(same_bits(split.lse, alone.lse));
+    CHECK(std::memcmp(batch.z.as<float>() + 39 * 96, alone.z.as<float>(), 96 * 4) == 0);
+    CHECK(relative_error(alone.z, run(cpu_ref(), one, d, last, pages, sel(one, last)).z) < 2e-5);
+  }
+}
+
+TEST_CASE(
+    "latent attention: a row whose selection is all its keys gives the bits of dense attention") {
+  TestExec t;
+  const Latent d{2, 16, 15};
+  for (const int n : {1, 64, 130, 1100}) {
+    const TestRows rows({n});
+    const TestPages pages(random_keys({n}, 31, "kv"), 31, 31, DType::kF32);
+    const Out dense = run(cpu_simd(), t, d, rows, pages, {});
+    const Out selected = run(cpu_simd(), t, d, rows, pages, random_selection(t, rows, n));
+    CHECK(same_bits(dense.z, selected.z));
+    CHECK(same_bits(dense.lse, selected.lse));
+  }
+}
+
+TEST_CASE("latent attention: a packed batch gives each sequence the bits it has alone") {
+  TestExec t;
+  const Latent d{4, 16, 16};
+  const std::vector<int> n = {70, 1, 129};
+  const auto keys = random_keys(n, 32, "kv");
+  const TestPages pages(keys, 32, 32, DType::kF32);
+  const TestRows rows(n);
+  for (const int64_t topk : {0, 20}) {
+    const Tensor sel = topk ? random_selection(t, rows, topk) : Tensor{};
+    const Out all = run(cpu_simd(), t, d, rows, pages, sel);
+    for (size_t b = 0; b < n.size(); ++b) {
+      const TestRows own({n[b]});
+      const Tensor part =
+          topk ? Tensor(slice(sel, 0, rows.first_row[b], n[b]), sel.owner) : Tensor{};
+      const Out alone = run(cpu_simd(), t, d, own, TestPages({keys[b]}, 32, 32, DType::kF32), part);
+      CHECK(same_bits(alone.z, slice(all.z, 0, rows.first_row[b], n[b])));
+    }
+  }
+}
+
+TEST_CASE("latent attention gives equal bits on every instruction set with fused multiply-add") {
+  TestExec t;
+  const Latent d{3, 40, 16};
+  const TestRows rows({150});
+  const TestPages pages(random_keys({150}, 56, "kv"), 56, 56, DType::kF32);
+  for (const int64_t topk : {0, 33}) {
+    const Tensor sel = topk ? random_selection(t, rows, topk) : Tensor{};
+    const Out want = run(cpu_simd(), t, d, rows, pages, sel);
+    testing::for_each_target([&] {
+      const Out got = run(cpu_simd(), t, d, rows, pages, sel);
+      CHECK(same_bits(got.z, want.z));
+      CHECK(same_bits(got.lse, want.lse));
+    });
+  }
+}
+
+}  // namespace fathom

@@ -1,0 +1,120 @@
+#include "fathom/kernels/cpu/simd/attention_tile.h"
+
+#include <cstring>
+
+namespace fathom::simd {
+
+void KeyBlock::pack_copy(const TileTable& tiles, int64_t n) {
+  const int64_t stride = copy_ld();
+  const int64_t padded = round_up(n, 16);
+  for (int64_t r = 0; r < n && width < stride; ++r)
+    std::fill(copy + r * stride + width, copy + (r + 1) * stride, 0.0f);
+  std::fill(copy + n * stride, copy + padded * stride, 0.0f);
+  for (int64_t r = 0; r < padded; r += 16)
+    tiles.transpose(copy + r * stride, stride, width, panels + r * width);
+  rows = copy;
+  ld = stride;
+}
+
+void KeyBlock::pack(const TileTable& tiles, const float* src, int64_t src_ld, int64_t n,
+                    bool direct) {
+  if (direct && n % 16 == 0) {
+    for (int64_t r = 0; r < n; r += 16)
+      tiles.transpose(src + r * src_ld, src_ld, width, panels + r * width);
+    rows = src;
+    ld = src_ld;
+    return;
+  }
+  for (int64_t r = 0; r < n; ++r)
+    std::memcpy(copy + r * copy_ld(), src + r * src_ld, static_cast<size_t>(width) * sizeof(float));
+  pack_copy(tiles, n);
+}
+
+void score_block(const TileTable& tiles, const float* a, int64_t lda, int64_t width,
+                 const float* panels, int64_t panel_stride, const uint64_t* mask, int64_t begin,
+                 int64_t end, float* s) {
+  for_row_groups(tiles, begin, end, [&](int64_t first, int64_t count) {
+    const int64_t cols = round_up(keys_end(mask, first, count), 16);
+    if (cols == 0) return;
+    tile_columns<false>(tiles,
+                        {.k = width,
+                         .a = a + first * lda,
+                         .lda = lda,
+                         .b = panels,
+                         .b_panel = panel_stride,
+                         .b_step = 16,
+                         .out = s + first * kBlock,
+                         .ld_out = kBlock},
+                        count, cols);
+  });
+}
+
+void weigh_block(const TileTable& tiles, const float* p, const float* v, int64_t ldv, int64_t cols,
+                 const uint64_t* mask, int64_t begin, int64_t end, bool first_block, float* out,
+                 int64_t ld_out) {
+  for_row_groups(tiles, begin, end, [&](int64_t first, int64_t count) {
+    float* y = out + first * ld_out;
+    tile_columns<false>(tiles,
+                        {.k = keys_end(mask, first, count),
+                         .a = p + first * kBlock,
+                         .lda = kBlock,
+                         .b = v,
+                         .b_panel = 16,
+                         .b_step = ldv,
+                         .prev = first_block ? nullptr : y,
+                         .ld_prev = ld_out,
+                         .out = y,
+                         .ld_out = ld_out},
+                        count, cols);
+  });
+}
+
+void outer_block(const TileTable& tiles, const float* p, const uint64_t* mask, const float* x,
+                 int64_t ldx, int64_t cols, int64_t begin, int64_t end, int64_t n, bool add,
+                 float* out, int64_t ld_out) {
+  int64_t row = begin;
+  for_row_groups(tiles, 0, n, [&](int64_t first, int64_t count) {
+    // Rows before the first one that sees a key of this group add nothing.
+    const uint64_t group = low_bits(first + count) & ~low_bits(first);
+    while (row < end && (mask[row] >> first) == 0) ++row;
+    int64_t start = row;
+    while (start < end && (mask[start] & group) == 0) ++start;
+    float* y = out + first * ld_out;
+    tile_columns<true>(tiles,
+                       {.k = end - start,
+                        .a = p + start * kBlock + first,
+                        .lda = kBlock,
+                        .b = x + start * ldx,
+                        .b_panel = 16,
+                        .b_step = ldx,
+                        .c_old = add ? y : nullptr,
+                        .out = y,
+                        .ld_out = ld_out},
+                       count, cols);
+  });
+}
+
+QueryTiles cut_queries(const Exec& exec, const QueryRows& rows, int64_t tile_tokens) {
+  QueryTiles out;
+  for (const bool fill : {false, true}) {
+    if (fill) {
+      out.owner = exec.arena->allocate(out.size * static_cast<int64_t>(sizeof(QueryTile)) + 64);
+      out.tile = reinterpret_cast<QueryTile*>(out.owner.get());
+      out.size = 0;
+    }
+    for (int64_t b = 0; b < rows.num_seq; ++b) {
+      for (int32_t t = rows.first_row[b]; t < rows.first_row[b + 1];) {
+        const int32_t pos = rows.first_pos[b] + t - rows.first_row[b];
+        // Tiles end where key blocks do, so that few blocks are cut by the diagonal.
+        const int32_t room = static_cast<int32_t>(tile_tokens - pos % tile_tokens);
+        const int32_t count = std::min(rows.first_row[b + 1] - t, room);
+        if (fill) out.tile[out.size] = {static_cast<int32_t>(b), t, count, pos};
+        ++out.size;
+        t += count;
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace fathom::simd

@@ -1,0 +1,51 @@
+// The element-wise parts of attention and the indexer that one instruction set offers. Score tiles
+// are rows of kBlock numbers; bit i of a row's mask says that the row sees key i of the block. All
+// sums run over 16 logical lanes and a fixed tree, so every instruction set gives the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/kernels/kernels.h"
+
+namespace fathom::simd {
+
+inline constexpr int64_t kBlock = kPageTokens;  // keys of a block
+
+struct AttentionVec {
+  // One step of the online softmax: s becomes exp(scale * s - max') (0 where masked), sum and max
+  // follow, alpha[row] = exp(max - max') is what earlier sums have to be multiplied with.
+  void (*softmax_block)(float* s, const uint64_t* mask, int64_t rows, float scale, float* max,
+                        float* sum, float* alpha);
+  // z[row] *= alpha[row]; cols a multiple of 16
+  void (*scale_rows)(float* z, int64_t ld, int64_t cols, int64_t rows, const float* alpha);
+  // The softmax states (max, sum, z) of two key ranges, the second into the first. Empty states
+  // have sum 0.
+  void (*merge_rows)(float* z, const float* z2, int64_t ld, int64_t cols, int64_t rows, float* max,
+                     float* sum, const float* max2, const float* sum2);
+  // out[cols] = z / sum
+  void (*divide)(const float* z, float sum, int64_t cols, float* out);
+  // s = exp(scale * s - lse[row]), dp = scale * s * (dp - delta[row]); 0 where masked
+  void (*softmax_backward)(float* s, float* dp, const uint64_t* mask, int64_t rows, float scale,
+                           const float* lse, const float* delta);
+  // sum of a * b
+  float (*dot)(const float* a, const float* b, int64_t n);
+  // out[64] = sum over `heads` rows, ascending, of exp(scale * s - lse[head]); 0 where masked
+  void (*add_probabilities)(const float* s, int64_t heads, uint64_t mask, float scale,
+                            const float* lse, float* out);
+  // out[64] = sum over `heads` rows, ascending, of w[head] * max(dots, 0)
+  void (*relu_combine)(const float* dots, int64_t heads, const float* w, float* out);
+  // In place dots[head] = d * w[head] where dots > 0, else 0; dw[head] += sum of d * max(dots, 0)
+  void (*relu_backward)(float* dots, int64_t heads, const float* w, const float* d, float* dw);
+  // KL(p / sum p || softmax(scores)) of a row of `blocks` blocks; p is normalised in place. With
+  // `gradient`, scores become grad_scale * (softmax(scores) - p), 0 where masked.
+  float (*kl_row)(float* p, float* scores, const uint64_t* mask, int64_t blocks, bool gradient,
+                  float grad_scale);
+  // bit i: s[i] > threshold
+  uint64_t (*above)(const float* s, float threshold);
+  void (*decode_bf16)(const uint16_t* src, int64_t n, float* dst);
+};
+
+// Of the instruction set that dispatch chose.
+const AttentionVec& attention_vec();
+
+}  // namespace fathom::simd
