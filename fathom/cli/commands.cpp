@@ -7,10 +7,12 @@
 #include <string_view>
 #include <vector>
 
+#include "fathom/base/env.h"
 #include "fathom/base/error.h"
 #include "fathom/base/options.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/command.h"
+#include "fathom/kernels/cpu/simd/target.h"
 
 namespace fathom {
 
@@ -49,7 +51,11 @@ int run_command(Args args) {
     return kExitOk;
   }
   const auto found = std::ranges::find(kCommands, name, &Command::name);
-  if (found != std::end(kCommands)) return found->run(args.subspan(1));
+  if (found != std::end(kCommands)) {
+    const std::string isa = env_value("FATHOM_ISA");
+    if (!isa.empty() && isa != "ref") limit_simd_target(isa);
+    return found->run(args.subspan(1));
+  }
   std::vector<std::string> names;
   for (const Command& c : kCommands) names.emplace_back(c.name);
   const std::string near = nearest_name(name, names);
