@@ -72,6 +72,8 @@ class PairCounts {
       s.resize(out);
       count_word(w, +1, merged);
     }
+    std::sort(changed_.begin(), changed_.end());
+    changed_.erase(std::unique(changed_.begin(), changed_.end()), changed_.end());
     for (const Pair p : changed_)
       if (const int64_t count = pairs_[p].count; count > 0) heap_.push({count, p});
     changed_.clear();
@@ -105,7 +107,7 @@ class PairCounts {
       const Pair pair{word.symbols[i], word.symbols[i + 1]};
       Info& info = pairs_[pair];
       info.count += sign * word.count;
-      changed_.insert(pair);
+      changed_.push_back(pair);
       const bool note = sign > 0 && (fresh == kAny || pair.left == fresh || pair.right == fresh);
       if (note && (info.words.empty() || info.words.back() != w)) info.words.push_back(w);
     }
@@ -113,7 +115,8 @@ class PairCounts {
 
   std::vector<Word> words_;
   std::unordered_map<Pair, Info, PairHash> pairs_;
-  std::set<Pair> changed_, dropped_;
+  std::vector<Pair> changed_;
+  std::set<Pair> dropped_;
   std::priority_queue<Entry> heap_;
 };
 

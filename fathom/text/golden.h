@@ -7,6 +7,7 @@
 
 namespace fathom {
 
+struct ChatTemplate;
 class Tokenizer;
 
 struct GoldenFailure {
@@ -22,5 +23,12 @@ struct GoldenReport {
 // Every line: encode(text) with added tokens parsed equals ids, and decode(ids) equals text. Throws
 // Error only when the file cannot be read.
 GoldenReport check_tokenizer_golden(const std::string& file, const Tokenizer& tokenizer);
+
+// Lines with `messages` (and mode, context, drop_thinking, add_bos): the V3.2 rendering equals
+// `expected`, or `error` is true and rendering fails. In `expected` the preambles may stand as
+// @@TOOLS_PREAMBLE@@ and
+// @@RESPONSE_FORMAT_PREAMBLE@@; they become those of `words`. Lines with `text`: the strict parser
+// gives `expected`, or fails where `error` is true.
+GoldenReport check_encoding_golden(const std::string& file, const ChatTemplate& words);
 
 }  // namespace fathom

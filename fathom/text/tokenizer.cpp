@@ -99,6 +99,36 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, AddedTokens mode) 
   return out;
 }
 
+EncodedSegments Tokenizer::encode_segments(std::span<const TextSegment> segments) const {
+  EncodedSegments out;
+  std::string plain;
+  const auto mark = [&](bool generated) { out.generated.resize(out.ids.size(), generated); };
+  const auto flush = [&](bool generated) {
+    encode_to(plain, AddedTokens::kPlainText, out.ids);
+    plain.clear();
+    mark(generated);
+  };
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const TextSegment& s = segments[i];
+    if (i > 0 && segments[i - 1].generated != s.generated) flush(!s.generated);
+    if (!s.markup) {
+      plain += s.text;
+      continue;
+    }
+    for (const TextPart& part : impl_->added.split(s.text)) {
+      if (part.id < 0) {
+        plain += part.text;
+        continue;
+      }
+      flush(s.generated);
+      out.ids.push_back(part.id);
+      mark(s.generated);
+    }
+  }
+  if (!segments.empty()) flush(segments.back().generated);
+  return out;
+}
+
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool keep_special) const {
   std::string bytes;
   for (const int32_t id : ids) {

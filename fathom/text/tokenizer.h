@@ -17,6 +17,19 @@ namespace fathom {
 // characters, so that text from outside cannot forge roles.
 enum class AddedTokens : uint8_t { kPlainText, kParse };
 
+// A piece of a rendered conversation.
+struct TextSegment {
+  std::string text;
+  bool markup =
+      false;  // written by a template: added tokens in it are tokens; else it is someone's text
+  bool generated = false;  // by the model: what training learns
+};
+
+struct EncodedSegments {
+  std::vector<int32_t> ids;
+  std::vector<uint8_t> generated;  // per token, 0 or 1
+};
+
 // Immutable and thread-safe; copies share the tables.
 class Tokenizer {
  public:
@@ -31,6 +44,11 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, AddedTokens mode) const;
   // The same, appended to `out`.
   void encode_to(std::string_view text, AddedTokens mode, std::vector<int32_t>& out) const;
+
+  // The ids of the joined text, except that added tokens are found in markup only. Text on both
+  // sides of a segment border merges as if there were none, so without markers in plain text this
+  // equals encode(joined, kParse).
+  EncodedSegments encode_segments(std::span<const TextSegment> segments) const;
 
   // Valid UTF-8: malformed parts become U+FFFD. Tokens with the special flag are left out unless
   // `keep_special`. Throws Error for an id that has no token.

@@ -1,0 +1,107 @@
+#include "fathom/text/chat_format.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "fathom/base/error.h"
+#include "fathom/text/chat_tokens.h"
+
+namespace fathom {
+namespace {
+
+template <class Enum, size_t N>
+Enum parse_name(std::string_view name, const std::pair<std::string_view, Enum> (&names)[N],
+                const char* what) {
+  std::string list;
+  for (const auto& [text, value] : names) {
+    if (text == name) return value;
+    list += (list.empty() ? "" : ", ") + std::string(text);
+  }
+  throw Error(Code::kInvalidArgument,
+              fmt::format("expected one of {} as {}, found \"{}\"", list, what, name));
+}
+
+}  // namespace
+
+ChatFormat parse_chat_format(std::string_view name) {
+  static constexpr std::pair<std::string_view, ChatFormat> kNames[] = {{"v3", ChatFormat::kV3},
+                                                                       {"r1", ChatFormat::kR1},
+                                                                       {"v3.1", ChatFormat::kV31},
+                                                                       {"v3.2", ChatFormat::kV32}};
+  return parse_name(name, kNames, "chat format");
+}
+
+ThinkMode parse_think_mode(std::string_view name) {
+  static constexpr std::pair<std::string_view, ThinkMode> kNames[] = {
+      {"chat", ThinkMode::kChat}, {"thinking", ThinkMode::kThinking}};
+  return parse_name(name, kNames, "mode");
+}
+
+Retention parse_retention(std::string_view name) {
+  static constexpr std::pair<std::string_view, Retention> kNames[] = {
+      {"none", Retention::kNone},
+      {"v32", Retention::kV32},
+      {"keep_if_tools", Retention::kKeepIfTools},
+      {"all", Retention::kAll}};
+  return parse_name(name, kNames, "retention policy");
+}
+
+void SegmentWriter::put(std::string_view text, bool markup) {
+  if (text.empty()) return;
+  if (!segments_.empty() && segments_.back().markup == markup &&
+      segments_.back().generated == generated_)
+    segments_.back().text += text;
+  else
+    segments_.push_back({std::string(text), markup, generated_});
+}
+
+int64_t last_user_message(std::span<const Message> all) {
+  for (size_t i = all.size(); i > 0; --i) {
+    const Role role = all[i - 1].role;
+    if (role == Role::kUser || role == Role::kDeveloper) return static_cast<int64_t>(i - 1);
+  }
+  return -1;
+}
+
+std::vector<bool> kept_thoughts(std::span<const Message> all, const ChatOptions& options) {
+  std::vector<bool> keep(all.size(), false);
+  if (options.mode == ThinkMode::kChat) return keep;
+  const bool tools = std::any_of(all.begin(), all.end(), [](const Message& m) {
+    return !m.tools.empty() || !m.tool_calls.empty();
+  });
+  const bool every = options.retention == Retention::kAll ||
+                     (options.retention == Retention::kKeepIfTools && tools);
+  const int64_t last_user = last_user_message(all);
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (all[i].role != Role::kAssistant) continue;
+    const bool recent = static_cast<int64_t>(i) > last_user;
+    keep[i] = every || (options.retention != Retention::kNone && recent) ||
+              (all[i].prefix && i + 1 == all.size());
+  }
+  return keep;
+}
+
+std::vector<TextSegment> render_chat(std::span<const Message> context,
+                                     std::span<const Message> messages, const ChatOptions& options,
+                                     const ChatTemplate& words) {
+  SegmentWriter out;
+  if (options.add_bos && context.empty()) out.markup(kBosText);
+  if (options.format == ChatFormat::kV32) {
+    render_v32(context, messages, options, words, out);
+  } else {
+    if (!context.empty())
+      throw Error(Code::kInvalidArgument, "only the V3.2 format is rendered in steps",
+                  "render the whole conversation");
+    render_v3(messages, options, out);
+  }
+  return out.take();
+}
+
+std::string join_segments(std::span<const TextSegment> segments) {
+  std::string out;
+  for (const TextSegment& s : segments) out += s.text;
+  return out;
+}
+
+}  // namespace fathom

@@ -1,0 +1,73 @@
+// Conversations to text: the chat encodings of DeepSeek-V3, R1, V3.1 and V3.2 (thinking in tool
+// use).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fathom/text/chat_template.h"
+#include "fathom/text/message.h"
+#include "fathom/text/tokenizer.h"
+
+namespace fathom {
+
+enum class ChatFormat : uint8_t { kV3, kR1, kV31, kV32 };
+
+enum class ThinkMode : uint8_t { kChat, kThinking };
+
+// Which earlier thoughts stay in the prompt, in thinking mode. kNone: none. kV32: those after the
+// last user message (report, 3.2.1). kKeepIfTools: all as soon as the conversation has tools, else
+// as kV32. kAll: all; the prompt then only grows.
+enum class Retention : uint8_t { kNone, kV32, kKeepIfTools, kAll };
+
+ChatFormat parse_chat_format(std::string_view name);  // "v3", "r1", "v3.1", "v3.2"; throws Error
+ThinkMode parse_think_mode(std::string_view name);    // "chat", "thinking"; throws Error
+Retention parse_retention(
+    std::string_view name);  // "none", "v32", "keep_if_tools", "all"; throws Error
+
+struct ChatOptions {
+  ChatFormat format = ChatFormat::kV32;
+  ThinkMode mode = ThinkMode::kThinking;
+  Retention retention = Retention::kV32;
+  bool add_bos = true;  // only where there is no context
+};
+
+// Renders `messages`, which follow `context` (rendered earlier; its text is not repeated, but it
+// decides what is the last user message and which call a result belongs to). The marker that opens
+// the model's turn is part of the text when the conversation is at that point. Throws Error: a tool
+// result without its call, a developer message without content, arguments that are not a JSON
+// object, in V3.2 a thinking turn with neither thought nor call.
+std::vector<TextSegment> render_chat(std::span<const Message> context,
+                                     std::span<const Message> messages, const ChatOptions& options,
+                                     const ChatTemplate& words);
+
+std::string join_segments(std::span<const TextSegment> segments);
+
+// Collects segments; adjacent ones of the same kind are joined. Private to the encodings.
+class SegmentWriter {
+ public:
+  void markup(std::string_view text) { put(text, true); }
+  void plain(std::string_view text) { put(text, false); }
+  void set_generated(bool generated) { generated_ = generated; }
+  std::vector<TextSegment> take() { return std::move(segments_); }
+
+ private:
+  void put(std::string_view text, bool markup);
+  std::vector<TextSegment> segments_;
+  bool generated_ = false;
+};
+
+// The chain of V3.2 and that of the older formats; see render_chat.
+void render_v32(std::span<const Message> context, std::span<const Message> messages,
+                const ChatOptions& options, const ChatTemplate& words, SegmentWriter& out);
+void render_v3(std::span<const Message> messages, const ChatOptions& options, SegmentWriter& out);
+
+// Per message of a conversation: whether an assistant's thought is part of the text. -1 as
+// `last_user`: there is none.
+std::vector<bool> kept_thoughts(std::span<const Message> all, const ChatOptions& options);
+int64_t last_user_message(std::span<const Message> all);  // or developer; -1: none
+
+}  // namespace fathom
