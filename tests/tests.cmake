@@ -16,6 +16,7 @@ endfunction()
 
 script_test(layers unit ${Python3_EXECUTABLE} tools/check_layers.py)
 script_test(layers_planted unit ${Python3_EXECUTABLE} tools/layers_test.py)
+script_test(docs_paths unit ${Python3_EXECUTABLE} tools/docs_test.py)
 script_test(lint_rules unit ${Python3_EXECUTABLE} tools/lint.py --no-format)
 script_test(lint_planted unit ${Python3_EXECUTABLE} tools/lint_test.py)
 if(TARGET fathom)

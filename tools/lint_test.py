@@ -28,6 +28,7 @@ CASES = [
     ("fathom/cli/a.cpp", 'fmt::print("x");\n', None),
     ("fathom/base/a.cpp", "snprintf(x, 3);\n", None),
     ("fathom/base/a.cpp", 'auto x = "\u00e9";\n', "ASCII"),
+    ("fathom/base/a_test.cpp", 'auto x = "\u00e9";\n', None),
     ("docs/a.md", "see " + "/home/" + "me/x\n", "somebody's machine"),
 ]
 
