@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "fathom/base/error.h"
-#include "fathom/base/rng.h"
 
 namespace fathom {
 namespace {
@@ -41,7 +40,7 @@ class Checksum {
       state_ = (std::rotl(state_, 23) ^ word) * 0x9E3779B97F4A7C15ull;
     }
   }
-  uint64_t value() const { return hash_mix(state_, 0); }
+  uint64_t value() const { return state_; }
 
  private:
   uint64_t state_ = 0;
