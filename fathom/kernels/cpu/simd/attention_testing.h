@@ -120,9 +120,9 @@ inline bool same_bits(const View& a, const View& b) {
   return std::memcmp(a.data, b.data, static_cast<size_t>(a.size_bytes())) == 0;
 }
 
-// Largest difference relative to the largest reference value.
+// Largest difference relative to the largest reference value (at least 1).
 inline double relative_error(const View& got, const View& want) {
-  double top = 1e-30, worst = 0;
+  double top = 1, worst = 0;
   for (int64_t i = 0; i < want.numel(); ++i) {
     const double g = static_cast<double>(got.as<float>()[i]);
     const double w = static_cast<double>(want.as<float>()[i]);

@@ -94,6 +94,16 @@ void outer_block(const TileTable& tiles, const float* p, const uint64_t* mask, c
   });
 }
 
+void selection_masks(const View& sel, int64_t first, int64_t count, int64_t blocks,
+                     uint64_t* mask) {
+  std::fill_n(mask, count * blocks, uint64_t{0});
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t* row = static_cast<const int32_t*>(sel.data) + (first + i) * sel.stride[0];
+    for (int64_t k = 0; k < sel.dim[1] && row[k] >= 0; ++k)
+      mask[i * blocks + row[k] / kBlock] |= uint64_t{1} << (row[k] % kBlock);
+  }
+}
+
 QueryTiles cut_queries(const Exec& exec, const QueryRows& rows, int64_t tile_tokens) {
   QueryTiles out;
   for (const bool fill : {false, true}) {

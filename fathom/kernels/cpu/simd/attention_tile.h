@@ -151,6 +151,9 @@ struct QueryTiles {
 };
 QueryTiles cut_queries(const Exec& exec, const QueryRows& rows, int64_t tile_tokens);
 
+// mask[i * blocks + b]: which keys of block b row first + i of a selection holds.
+void selection_masks(const View& sel, int64_t first, int64_t count, int64_t blocks, uint64_t* mask);
+
 inline const float* row_ptr(const View& v, int64_t a) {
   return static_cast<const float*>(v.data) + a * v.stride[0];
 }
