@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "fathom/base/file.h"
@@ -130,7 +131,7 @@ TEST_CASE("block scales from another shard and partial blocks dequantise to the 
 TEST_CASE("save and load give the same bits, in one file or in many shards") {
   for (const char* name : {"v32-nano", "v3-tiny", "v32-tiny-fp8"}) {
     const Copy copy(name);
-    for (const int64_t max_bytes : {kMaxShardBytes, int64_t{40000}, int64_t{1}}) {
+    for (const int64_t max_bytes : {kMaxShardBytes, int64_t{40000}, int64_t{8000}}) {
       const Folder to("round");
       copy.save(to, max_bytes);
       CHECK(file_exists(to / "model.safetensors.index.json") == (max_bytes != kMaxShardBytes));
@@ -319,6 +320,43 @@ TEST_CASE("a checkpoint under the demo's names is found under the published ones
   CHECK(loaded.check().extra.empty());
   for (const NamedTensor& t : original.tensors)
     CHECK_MESSAGE(same_bits(loaded.tensor(t.name), t.tensor), t.name);
+}
+
+TEST_CASE(
+    "hundreds of damaged indexes and configs give an error or a valid folder, never a crash") {
+  const Folder to("damage");
+  Copy("glm-dsa-tiny").save(to, 200000);
+  Rng rng(5, "damage");
+  int refused = 0;
+  for (int round = 0; round < 600; ++round) {
+    const std::string path = to / (round % 2 ? "config.json" : "model.safetensors.index.json");
+    const std::string whole = read_file(path);
+    std::string text = whole;
+    for (uint64_t edits = 1 + rng.below(3); edits > 0; --edits) {
+      const size_t at = static_cast<size_t>(rng.below(text.size()));
+      switch (rng.below(4)) {
+        case 0:
+          text[at] = static_cast<char>(rng.below(256));
+          break;
+        case 1:
+          text[at] = static_cast<char>('0' + rng.below(10));
+          break;
+        case 2:
+          text.erase(at, static_cast<size_t>(rng.below(8)));
+          break;
+        default:
+          text.insert(at, rng.below(2) ? "0" : "-");
+      }
+    }
+    std::ofstream(path, std::ios::binary) << text;  // no fsync: there are many
+    const std::string m = defect(to.path);
+    REQUIRE_MESSAGE(!m.starts_with("internal"), m);
+    refused += !m.empty();
+    std::ofstream(path, std::ios::binary) << whole;
+  }
+  CHECK(refused > 300);
+  CHECK(refused < 600);
+  CHECK(defect(to.path).empty());
 }
 
 }  // namespace fathom
