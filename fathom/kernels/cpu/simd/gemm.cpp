@@ -33,16 +33,19 @@ float* thread_scratch(size_t floats) {
 
 namespace {
 
+using simd::DecodeFn;
+using simd::QuantTable;
 using simd::TileArgs;
 using simd::TileTable;
 
-// Block sizes, by `fathom bench kernel`: a panel pair of kBlockK fits L1, a task's A block fits L2.
-constexpr int64_t kBlockK = 256;
 constexpr int64_t kTaskPanels = 32;
-constexpr int64_t kTaskTiles = 16;
 // Below this many multiply-adds a fork-join costs more than it saves.
 constexpr int64_t kSerialWork = 48 * 1024;
 constexpr int64_t kTasksPerThread = 6;
+constexpr int64_t kNearFloats = 128 * 1024;
+constexpr int64_t kRowPad = 16;      // copied rows do not start in the same cache sets
+constexpr int64_t kDecodeK = 256;    // k of bf16 panels decoded at a time
+constexpr int64_t kEarlySteps = 32;  // k between a weight's request and its use in a single tile
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -67,7 +70,7 @@ Cut cut_product(const TileTable& t, int64_t m, int64_t n, int64_t k, int64_t tar
   const int64_t panels = ceil_div(n, kPanelCols);
   const int64_t tiles = ceil_div(m, t.max_rows);
   const int64_t wide = t.panels[std::min<int64_t>(m, t.max_rows)];
-  int64_t tiles_each = std::min(tiles, kTaskTiles), each = std::min(panels, kTaskPanels);
+  int64_t tiles_each = std::min(tiles, t.task_tiles), each = std::min(panels, kTaskPanels);
   const auto work = [&] { return tiles_each * t.max_rows * each * kPanelCols * k; };
   if (tiles == 1) each = std::max(each, wide);
   while (work() > target_work && each > 4 * wide) each = ceil_div(each, 2 * wide) * wide;
@@ -81,71 +84,187 @@ Cut cut_product(const TileTable& t, int64_t m, int64_t n, int64_t k, int64_t tar
   return cut;
 }
 
-// Rows of A as the tiles want them: in place, or copied together when gathered or badly strided.
-struct RowBlock {
-  const float* a;
-  int64_t lda;
+void request_row(const float* row, int64_t floats) {
+  for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(row + i, 0, 2);
+}
+
+const float* row_of(const Product& p, int64_t i) {
+  return p.a + (p.a_rows ? p.a_rows[i] : i) * p.lda;
+}
+
+// One task: C[m0..m1) x panels [p0..p1), k cut into passes of kc. A single row of tiles takes its
+// panels one after another over all k; several rows of tiles share a panel within a pass.
+class Task {
+ public:
+  Task(const TileTable& t, const Product& p, int64_t m0, int64_t m1, int64_t p0, int64_t p1);
+  void run();
+
+ private:
+  void take_rows(int64_t k0, int64_t kc);
+  void panels(int64_t k0, int64_t q, bool first_of_pass);
+  void weights(int64_t k0, int64_t q, int64_t width, TileArgs* args);
+  void stream();
+
+  const TileTable& t_;
+  const Product& p_;
+  const int64_t m0_, m1_, p0_, p1_, rows_, n_, k_;
+  const int64_t tiles_, tall_, wide_;  // tiles of tall_ and tall_ - 1 rows
+  const bool plain_, scaled_;          // f32; a scale for each kScaleBlock
+  int64_t kc_ = 0;
+  bool keep_partial_ = false, far_a_ = false, far_b_ = false;
+  const float* a_ = nullptr;  // rows from m0_ at the pass's first k
+  int64_t lda_ = 0;
+  float* rows_room_ = nullptr;
+  float* weights_room_ = nullptr;
+  float* partial_ = nullptr;  // sums between passes: C itself, unless C is still to be added to
+  int64_t ld_partial_ = 0;
 };
 
-bool wants_copy(const Product& p, int64_t rows) {
-  // A stride of whole pages maps all rows of a tile to the same cache sets.
-  return p.a_rows != nullptr || (rows > 4 && p.lda % 1024 == 0);
-}
-
-RowBlock take_rows(const Product& p, bool copy, int64_t m0, int64_t rows, int64_t k0, int64_t kc,
-                   float* room) {
-  if (!copy) return {p.a + m0 * p.lda + k0, p.lda};
-  const int64_t ld = ceil_div(kc, 16) * 16 + 16;
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t row = p.a_rows ? p.a_rows[m0 + i] : m0 + i;
-    std::memcpy(room + i * ld, p.a + row * p.lda + k0, static_cast<size_t>(kc) * sizeof(float));
-  }
-  return {room, ld};
-}
-
-// C[m0..m1) x panels [p0..p1).
-void run_task(const TileTable& t, const Product& p, int64_t m0, int64_t m1, int64_t p0,
-              int64_t p1) {
-  const int64_t rows = m1 - m0, n = p.b->n, k = p.b->k;
-  const int64_t tiles = ceil_div(rows, t.max_rows);
-  const int64_t tall = ceil_div(rows, tiles);  // tiles of tall and tall - 1 rows
-  const int64_t wide = t.panels[tall];
-  const int64_t kc = tiles == 1 ? k : kBlockK;
-  const bool copy = wants_copy(p, rows);
+Task::Task(const TileTable& t, const Product& p, int64_t m0, int64_t m1, int64_t p0, int64_t p1)
+    : t_(t),
+      p_(p),
+      m0_(m0),
+      m1_(m1),
+      p0_(p0),
+      p1_(p1),
+      rows_(m1 - m0),
+      n_(p.b->n),
+      k_(p.b->k),
+      tiles_(ceil_div(rows_, t.max_rows)),
+      tall_(ceil_div(rows_, tiles_)),
+      wide_(t.panels[tall_]),
+      plain_(p.b->type == PackedType::kF32),
+      scaled_(p.b->scales != nullptr) {
+  kc_ = scaled_                 ? kScaleBlock
+        : plain_ && tiles_ == 1 ? k_
+                                : std::min(k_, plain_ ? t.block_k : kDecodeK);
+  keep_partial_ = p.add && kc_ < k_;
+  // Early requests pay only for what the second-level cache does not hold anyway.
+  far_a_ = p.m * k_ > kNearFloats;
+  far_b_ = plain_ && n_ * k_ > kNearFloats;
   const int64_t span = (p1 - p0) * kPanelCols;
-  const bool keep_partial = p.add && kc < k;
-  const int64_t copy_floats = copy ? rows * (ceil_div(std::min(kc, k), 16) * 16 + 16) : 0;
-  float* room =
-      simd::thread_scratch(static_cast<size_t>(copy_floats + (keep_partial ? rows * span : 0)));
-  float* partial = keep_partial ? room + copy_floats : p.c + m0 * p.ldc + p0 * kPanelCols;
-  const int64_t ld_partial = keep_partial ? span : p.ldc;
-  const auto* data = static_cast<const float*>(p.b->data);
+  const int64_t copied_k = ceil_div(tiles_ == 1 ? k_ : kc_, kPanelCols) * kPanelCols + kRowPad;
+  const int64_t row_floats = p.a_rows ? rows_ * copied_k : 0;
+  const int64_t weight_floats = plain_ ? 0 : wide_ * kPanelCols * (kc_ + 1);
+  float* room = simd::thread_scratch(static_cast<size_t>(
+      row_floats + weight_floats + (keep_partial_ ? rows_ * span : 0) + 2 * kPanelCols));
+  weights_room_ = room;
+  rows_room_ = room + ceil_div(weight_floats, kPanelCols) * kPanelCols;
+  partial_ = keep_partial_ ? rows_room_ + row_floats : p.c + m0 * p.ldc + p0 * kPanelCols;
+  ld_partial_ = keep_partial_ ? span : p.ldc;
+}
 
-  for (int64_t k0 = 0; k0 < k; k0 += kc) {
-    const bool last = k0 + kc >= k;
-    TileArgs args{.k = std::min(kc, k - k0), .b_panel = k * kPanelCols};
-    const RowBlock a = take_rows(p, copy, m0, rows, k0, args.k, room);
-    args.lda = a.lda;
-    args.ld_prev = ld_partial;
-    args.ld_out = last ? p.ldc : ld_partial;
-    for (int64_t q = p0; q < p1; q += wide) {
-      const int64_t width = std::min(wide, p1 - q);
-      const int64_t col = (q - p0) * kPanelCols;
-      args.b = data + (q * k + k0) * kPanelCols;
-      // The scratch holds whole panels, C only n columns.
-      const int64_t in_c = std::min(width * kPanelCols, n - q * kPanelCols);
-      args.cols = keep_partial && !last ? width * kPanelCols : in_c;
-      for (int64_t i = 0; i < rows;) {
-        const int64_t left = rows - i, height = ceil_div(left, ceil_div(left, tall));
-        args.a = a.a + i * a.lda;
-        args.prev = k0 > 0 ? partial + i * ld_partial + col : nullptr;
-        float* c = p.c + (m0 + i) * p.ldc + q * kPanelCols;
-        args.out = last ? c : partial + i * ld_partial + col;
-        args.c_old = last && p.add ? c : nullptr;
-        t.row_tile[height][width](args);
-        i += height;
-      }
+// Gathered rows are copied together, which also requests them early; others are used in place.
+void Task::take_rows(int64_t k0, int64_t kc) {
+  if (p_.a_rows == nullptr) {
+    a_ = p_.a + m0_ * p_.lda + k0;
+    lda_ = p_.lda;
+    return;
+  }
+  constexpr int64_t kEarly = 4;
+  lda_ = ceil_div(kc, kPanelCols) * kPanelCols + kRowPad;
+  a_ = rows_room_;
+  for (int64_t i = 0; i < rows_; ++i) {
+    if (i + kEarly < rows_) request_row(row_of(p_, m0_ + i + kEarly) + k0, kc);
+    std::memcpy(rows_room_ + i * lda_, row_of(p_, m0_ + i) + k0,
+                static_cast<size_t>(kc) * sizeof(float));
+  }
+}
+
+// Sets the b fields of args for `width` panels from q on; decodes them first unless they are f32.
+void Task::weights(int64_t k0, int64_t q, int64_t width, TileArgs* args) {
+  if (plain_) {
+    args->b = static_cast<const float*>(p_.b->data) + (q * k_ + k0) * kPanelCols;
+    args->b_panel = k_ * kPanelCols;
+    // What follows: of a single row of tiles its own stream, else the next panels or pass.
+    const bool last_panels = q + wide_ >= p1_, last_pass = k0 + kc_ >= k_;
+    if (!far_b_ || (tiles_ > 1 && last_panels && last_pass)) return;
+    args->b_lines = tiles_ == 1 ? 4 : tiles_ <= 3 ? 2 : 1;
+    args->b_ahead = tiles_ == 1   ? args->b + kEarlySteps * kPanelCols
+                    : last_panels ? args->b + ((p0_ - q) * k_ + kc_) * kPanelCols
+                                  : args->b + wide_ * k_ * kPanelCols;
+    return;
+  }
+  const int64_t element = p_.b->type == PackedType::kBF16 ? 2 : 1;
+  const auto* data = static_cast<const char*>(p_.b->data);
+  const int64_t blocks = ceil_div(k_, kScaleBlock), kb = k0 / kScaleBlock;
+  float* scale = weights_room_ + wide_ * kPanelCols * kc_;
+  const DecodeFn decode = simd::quant_table(p_.b->type).decode;
+  for (int64_t w = 0; w < width; ++w) {
+    decode(data + ((q + w) * k_ + k0) * kPanelCols * element, args->k * kPanelCols,
+           weights_room_ + w * kPanelCols * kc_);
+    if (p_.b->type == PackedType::kE4M3) {
+      std::fill_n(scale + w * kPanelCols, kPanelCols, p_.b->scales[(q + w) * blocks + kb]);
+    } else if (scaled_) {
+      std::memcpy(scale + w * kPanelCols, p_.b->scales + ((q + w) * blocks + kb) * kPanelCols,
+                  kPanelCols * sizeof(float));
     }
+  }
+  args->b = weights_room_;
+  args->b_panel = kc_ * kPanelCols;
+  args->scale = scaled_ ? scale : nullptr;
+}
+
+// All tiles of the panels from q on, one pass.
+void Task::panels(int64_t k0, int64_t q, bool first_of_pass) {
+  const bool last = k0 + kc_ >= k_;
+  const int64_t width = std::min(wide_, p1_ - q), col = (q - p0_) * kPanelCols;
+  TileArgs args{.k = std::min(kc_, k_ - k0), .lda = lda_};
+  weights(k0, q, width, &args);
+  args.ld_prev = ld_partial_;
+  args.ld_out = last ? p_.ldc : ld_partial_;
+  // The scratch holds whole panels, C only n columns.
+  const int64_t in_c = std::min(width * kPanelCols, n_ - q * kPanelCols);
+  args.cols = keep_partial_ && !last ? width * kPanelCols : in_c;
+  const bool request_a = far_a_ && first_of_pass && p_.a_rows == nullptr;
+  const float* a = a_ + (tiles_ == 1 ? k0 : 0);
+  for (int64_t i = 0, height; i < rows_; i += height) {
+    const int64_t left = rows_ - i;
+    height = ceil_div(left, ceil_div(left, tall_));
+    args.a = a + i * lda_;
+    args.ahead = request_a && i + height < rows_ ? args.a + height * lda_ : nullptr;
+    args.prev = k0 > 0 ? partial_ + i * ld_partial_ + col : nullptr;
+    float* c = p_.c + (m0_ + i) * p_.ldc + q * kPanelCols;
+    args.out = last ? c : partial_ + i * ld_partial_ + col;
+    args.c_old = last && p_.add ? c : nullptr;
+    t_.row_tile[height][width](args);
+    if (args.b_lines > 0) args.b_ahead += ceil_div(args.k, tiles_) * kPanelCols;
+  }
+}
+
+// Few rows of coded weights: decoded in registers.
+void Task::stream() {
+  const QuantTable& quant = simd::quant_table(p_.b->type);
+  const int64_t element = p_.b->type == PackedType::kBF16 ? 2 : 1;
+  const int64_t scale_floats = p_.b->type == PackedType::kI8 ? kPanelCols : 1;
+  const int64_t wide = quant.panels[rows_];
+  for (int64_t q = p0_; q < p1_; q += wide) {
+    const int64_t width = std::min(wide, p1_ - q);
+    simd::StreamArgs args{.k = k_,
+                          .a = a_,
+                          .lda = lda_,
+                          .out = p_.c + m0_ * p_.ldc + q * kPanelCols,
+                          .ld_out = p_.ldc};
+    args.b = static_cast<const char*>(p_.b->data) + q * k_ * kPanelCols * element;
+    if (scaled_) args.scales = p_.b->scales + q * ceil_div(k_, kScaleBlock) * scale_floats;
+    args.c_old = p_.add ? args.out : nullptr;
+    args.cols = std::min(width * kPanelCols, n_ - q * kPanelCols);
+    quant.stream[rows_][width](args);
+  }
+}
+
+void Task::run() {
+  if (tiles_ == 1) {
+    take_rows(0, k_);
+    if (!plain_ && rows_ <= simd::kMaxStreamRows) return stream();
+    for (int64_t q = p0_; q < p1_; q += wide_) {
+      for (int64_t k0 = 0; k0 < k_; k0 += kc_) panels(k0, q, false);
+    }
+    return;
+  }
+  for (int64_t k0 = 0; k0 < k_; k0 += kc_) {
+    take_rows(k0, std::min(kc_, k_ - k0));
+    for (int64_t q = p0_; q < p1_; q += wide_) panels(k0, q, q == p0_);
   }
 }
 
@@ -160,7 +279,8 @@ void run_cut(const TileTable& t, const Product& p, const Cut& cut, int64_t task)
   // Blocks differ by at most one row.
   const int64_t m0 = p.m * rb / cut.row_blocks, m1 = p.m * (rb + 1) / cut.row_blocks;
   const int64_t p0 = pb * cut.panels_each;
-  run_task(t, p, m0, m1, p0, std::min(p0 + cut.panels_each, ceil_div(p.b->n, kPanelCols)));
+  const int64_t p1 = std::min(p0 + cut.panels_each, ceil_div(p.b->n, kPanelCols));
+  Task(t, p, m0, m1, p0, p1).run();
 }
 
 }  // namespace

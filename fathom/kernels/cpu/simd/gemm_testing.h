@@ -1,7 +1,8 @@
 // Helpers of the kernel tests: aligned memory, random data, bit comparison, every instruction set.
 #pragma once
 
-#include <hwy/targets.h>
+#include "fathom/kernels/cpu/simd/targets.h"
+#include "hwy/targets.h"
 
 #include <cstdint>
 #include <cstring>
@@ -39,10 +40,10 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-// Runs fn under each instruction set that this machine has, then under the usual choice.
+// Runs fn under each instruction set that the kernels are compiled for and this machine has.
 template <class F>
 void for_each_target(const F& fn) {
-  const int64_t all = hwy::SupportedTargets();
+  const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
   for (int64_t bits = all; bits != 0; bits &= bits - 1) {
     hwy::SetSupportedTargetsForTest(bits & -bits);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());

@@ -15,15 +15,11 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
+#include "fathom/kernels/cpu/simd/gemm-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using D = hn::CappedTag<float, 16>;
-using V = hn::Vec<D>;
-constexpr int kLanes = HWY_LANES(float) < 16 ? HWY_LANES(float) : 16;
-constexpr int kPerPanel = 16 / kLanes;  // vectors per panel row
 constexpr int kTileRows = kLanes == 16 ? 14 : kLanes >= 4 ? 6 : 2;
 
 // Widest tile for so many rows: as many weight streams as the registers allow.
@@ -31,45 +27,6 @@ constexpr int tile_panels(int rows) {
   if (kLanes == 16) return rows <= 6 ? 4 : rows <= 9 ? 3 : 2;
   if (kLanes == 8) return rows == 1 ? 4 : rows <= 3 ? 2 : 1;
   return 1;
-}
-
-HWY_INLINE V fused(V a, V b, V c) {
-#if HWY_NATIVE_FMA
-  return hn::MulAdd(a, b, c);
-#else
-  return hn::Set(D(), std::fma(hn::GetLane(a), hn::GetLane(b), hn::GetLane(c)));
-#endif
-}
-
-// Writes acc[rows][panels * kPerPanel] under the rules of TileArgs.
-template <int kRows, int kVecs>
-HWY_INLINE void finish(const TileArgs& t, V (&acc)[kRows][kVecs]) {
-  const D d;
-  const bool whole = t.cols >= kVecs * kLanes;
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    float* out = t.out + i * t.ld_out;
-    const float* c_old = t.c_old ? t.c_old + i * t.ld_out : nullptr;
-#pragma GCC unroll 16
-    for (int j = 0; j < kVecs; ++j) {
-      V v = acc[i][j];
-      if (t.scale) {
-        const V before = t.prev ? hn::LoadU(d, t.prev + i * t.ld_prev + j * kLanes) : hn::Zero(d);
-        v = fused(v, hn::LoadU(d, t.scale + j * kLanes), before);
-      }
-      if (whole) {
-        if (c_old) v = hn::Add(hn::LoadU(d, c_old + j * kLanes), v);
-        hn::StoreU(v, d, out + j * kLanes);
-      } else {
-        HWY_ALIGN float tmp[kLanes];
-        hn::Store(v, d, tmp);
-        const int64_t left = t.cols - j * kLanes;
-        for (int64_t q = 0; q < kLanes && q < left; ++q) {
-          out[j * kLanes + q] = c_old ? c_old[j * kLanes + q] + tmp[q] : tmp[q];
-        }
-      }
-    }
-  }
 }
 
 // One step of k: acc += a[rows] (outer) b[panels * 16].
@@ -89,6 +46,28 @@ HWY_INLINE void finish(const TileArgs& t, V (&acc)[kRows][kVecs]) {
     b += t.b_step;                                                                      \
   } while (0)
 
+template <int kPanels, int kLines>
+HWY_INLINE void request_some(const float* p, int64_t b_panel) {
+#pragma GCC unroll 4
+  for (int j = 0; j < kPanels; ++j) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kLines; ++i) __builtin_prefetch(p + j * b_panel + i * 16, 0, 2);
+  }
+}
+
+// b_lines is 1, 2 or 4; straight-line code, as this sits in the inner loop.
+template <int kPanels>
+HWY_INLINE void request_lines(const TileArgs& t, int64_t group) {
+  const float* p = t.b_ahead + group * t.b_lines * 16;
+  if (t.b_lines == 1) {
+    request_some<kPanels, 1>(p, t.b_panel);
+  } else if (t.b_lines == 2) {
+    request_some<kPanels, 2>(p, t.b_panel);
+  } else {
+    request_some<kPanels, 4>(p, t.b_panel);
+  }
+}
+
 template <int kRows, int kPanels, bool kColumnA>
 void tile(const TileArgs& t) {
   const D d;
@@ -97,12 +76,19 @@ void tile(const TileArgs& t) {
   constexpr bool kStreams = !kColumnA && kRows <= 6 && kTileRows > 6;
   constexpr int kPrefetch = 512;
   V acc[kRows][kVecs];
-  const bool resume = t.prev && !t.scale;
+  if (t.prev && !t.scale) {
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16
-    for (int j = 0; j < kVecs; ++j) {
-      acc[i][j] = resume ? hn::LoadU(d, t.prev + i * t.ld_prev + j * kLanes) : hn::Zero(d);
+      for (int j = 0; j < kVecs; ++j) {
+        acc[i][j] = hn::LoadU(d, t.prev + i * t.ld_prev + j * kLanes);
+      }
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 16
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = hn::Zero(d);
     }
   }
   const float* b = t.b;
@@ -116,12 +102,26 @@ void tile(const TileArgs& t) {
 #pragma GCC unroll 4
     for (int g = 0; g < kBases; ++g) base[g] = t.a + 5 * g * t.lda;
     const int64_t lda = t.lda;
+    // Four steps at a time, with room between for early requests (see TileArgs) and one row of C.
     int64_t k = 0;
-    for (; k + 4 <= t.k; k += 4) {
+    for (int64_t group = 0; k + 4 <= t.k; k += 4, ++group) {
+      if constexpr (!kStreams) {
+        if (group < kRows) {
+          for (int j = 0; j < kPanels; ++j) {
+            __builtin_prefetch(t.out + group * t.ld_out + j * 16, 1);
+          }
+        }
+        if (t.ahead) {
+          const float* next = t.ahead + (group & 3) * 4 * lda + (group >> 2) * 16;
+          for (int j = 0; j < 4; ++j) __builtin_prefetch(next + j * lda, 0, 2);
+        }
+        if (t.b_lines != 0) request_lines<kPanels>(t, group);
+      }
+      for (int u = 0; u < 4; ++u) {
+        FM_TILE_STEP(base[i / 5][(i % 5) * lda]);
 #pragma GCC unroll 4
-      for (int u = 0; u < 4; ++u) FM_TILE_STEP(base[i / 5][(i % 5) * lda + u]);
-#pragma GCC unroll 4
-      for (int g = 0; g < kBases; ++g) base[g] += 4;
+        for (int g = 0; g < kBases; ++g) base[g] += 1;
+      }
     }
     for (; k < t.k; ++k) {
       FM_TILE_STEP(base[i / 5][(i % 5) * lda]);
@@ -201,6 +201,8 @@ const TileTable& make_table() {
   static const TileTable table = [] {
     TileTable t{};
     t.max_rows = kTileRows;
+    t.block_k = kLanes == 16 ? 1024 : 256;
+    t.task_tiles = kLanes == 16 ? 8 : 12;
     for (int r = 1; r <= kTileRows; ++r) t.panels[r] = tile_panels(r);
     constexpr auto kRows = std::make_integer_sequence<int, kTileRows>();
     fill_tiles<false>(t.row_tile, kRows);

@@ -25,6 +25,11 @@ struct TileArgs {
   const float* c_old = nullptr;  // shares ld_out
   float* out = nullptr;
   int64_t ld_out = 0;
+  // Worth requesting early (row tiles only): rows of A for the next tile, stride lda; and per four
+  // k b_lines (0, 1, 2 or 4) cache lines of each panel of `b_ahead`.
+  const float* ahead = nullptr;
+  const float* b_ahead = nullptr;
+  int64_t b_lines = 0;
   int64_t cols = 0;  // columns to write, at most 16 * panels
 };
 using TileFn = void (*)(const TileArgs&);
@@ -32,12 +37,10 @@ using TileFn = void (*)(const TileArgs&);
 // A few rows against packed weights that are decoded in registers, all k at once.
 struct StreamArgs {
   int64_t k = 0;
-  const float* a = nullptr;
+  const float* a = nullptr;  // a[i * lda + k]
   int64_t lda = 0;
-  const void* b = nullptr;        // first panel
-  int64_t b_panel = 0;            // elements between panels
-  const float* scales = nullptr;  // of the first panel
-  int64_t scale_panel = 0;        // floats between the scales of two panels
+  const void* b = nullptr;        // first of the adjacent packed panels
+  const float* scales = nullptr;  // of the first panel, as in PackedB
   const float* c_old = nullptr;
   float* out = nullptr;
   int64_t ld_out = 0;
@@ -51,21 +54,30 @@ using DecodeFn = void (*)(const void* src, int64_t count, float* dst);
 // dst[k][16] = src[16][k] transposed, row stride ld.
 using TransposeFn = void (*)(const float* src, int64_t ld, int64_t k, float* dst);
 
-inline constexpr int kMaxRows = 14, kMaxPanels = 4, kMaxStreamRows = 4, kMaxStreamPanels = 2;
-inline constexpr int kNumTypes = 4;
+inline constexpr int kMaxRows = 14, kMaxPanels = 4;
 
 struct TileTable {
   int max_rows;              // rows of the largest tile
   int panels[kMaxRows + 1];  // widest tile for so many rows
+  int64_t block_k;           // k per pass, so that panels and rows stay in the caches
+  int64_t task_tiles;        // tiles above one another in a task
   TileFn row_tile[kMaxRows + 1][kMaxPanels + 1];
   TileFn col_tile[kMaxRows + 1][kMaxPanels + 1];
-  StreamFn stream[kNumTypes][kMaxStreamRows + 1][kMaxStreamPanels + 1];  // not for kF32
-  DecodeFn decode[kNumTypes];                                            // not for kF32
   TransposeFn transpose;
+};
+
+inline constexpr int kMaxStreamRows = 4;
+
+// One per PackedType other than kF32.
+struct QuantTable {
+  int panels[kMaxStreamRows + 1];  // widest stream for so many rows
+  StreamFn stream[kMaxStreamRows + 1][kMaxPanels + 1];
+  DecodeFn decode;
 };
 
 // Of the instruction set that dispatch chose.
 const TileTable& tile_table();
+const QuantTable& quant_table(PackedType type);
 
 // Kept per thread and grown on demand: no allocation in steady state. 64-byte aligned.
 float* thread_scratch(size_t floats);

@@ -1,0 +1,236 @@
+// Weights stored as bf16, e4m3 or int8: decoding in registers for few rows (bound by memory), and
+// into a scratch panel for the f32 tiles. Decoding is exact, so both ways give the bits of gemm.h's
+// rule.
+//
+// e4m3: the sign-extended byte shifted by 7 and masked is the f16 number value / 256, subnormals
+// included; the packed scales hold the factor 256.
+#include <cstring>
+#include <utility>
+
+#include "fathom/kernels/cpu/simd/gemm_tiles.h"
+#include "fathom/kernels/cpu/simd/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/cpu/simd/quant_gemm.cpp"
+#include "hwy/cache_control.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "fathom/kernels/cpu/simd/gemm-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom::simd {
+namespace HWY_NAMESPACE {
+
+constexpr int kPair = 2 * kPerPanel;  // vectors of two rows of a panel
+
+// Each format: its element, whether a scale belongs to 128 k, floats per scale, and pair(), which
+// decodes 32 elements, two rows of a panel.
+struct Bf16 {
+  using T = uint16_t;
+  static constexpr bool kScaled = false;
+  static constexpr int kScaleFloats = 0;
+  static HWY_INLINE void pair(const T* p, V (&w)[kPair]) {
+    const D d;
+    const hn::Rebind<uint16_t, D> d16;
+    const hn::RebindToUnsigned<D> d32;
+#pragma GCC unroll 32
+    for (int j = 0; j < kPair; ++j) {
+      const auto wide = hn::PromoteTo(d32, hn::LoadU(d16, p + j * kLanes));
+      w[j] = hn::BitCast(d, hn::ShiftLeft<16>(wide));
+    }
+  }
+};
+
+struct I8 {
+  using T = int8_t;
+  static constexpr bool kScaled = true;
+  static constexpr int kScaleFloats = 16;
+  static HWY_INLINE void pair(const T* p, V (&w)[kPair]) {
+    const hn::Rebind<int8_t, D> d8;
+    const hn::RebindToSigned<D> d32;
+#pragma GCC unroll 32
+    for (int j = 0; j < kPair; ++j) {
+      w[j] = hn::ConvertTo(D(), hn::PromoteTo(d32, hn::LoadU(d8, p + j * kLanes)));
+    }
+  }
+};
+
+struct E4M3 {
+  using T = int8_t;
+  static constexpr bool kScaled = true;
+  static constexpr int kScaleFloats = 1;
+  static HWY_INLINE void pair(const T* p, V (&w)[kPair]) {
+#if HWY_NATIVE_FMA
+    const D d;
+    const hn::Repartition<int16_t, D> d16;
+    const hn::Rebind<int8_t, decltype(d16)> d8;
+    const hn::Repartition<hwy::float16_t, D> df16;
+    const hn::Half<decltype(df16)> half;
+    const auto mask = hn::Set(d16, static_cast<int16_t>(0xBF80));
+#pragma GCC unroll 32
+    for (int j = 0; j < kPair; j += 2) {
+      const auto wide = hn::PromoteTo(d16, hn::LoadU(d8, p + j * kLanes));
+      const auto f16 = hn::BitCast(df16, hn::And(hn::ShiftLeft<7>(wide), mask));
+      w[j] = hn::PromoteTo(d, hn::LowerHalf(half, f16));
+      w[j + 1] = hn::PromoteTo(d, hn::UpperHalf(half, f16));
+    }
+#else
+    for (int j = 0; j < kPair; ++j) {
+      const int code = static_cast<uint8_t>(p[j]), exponent = code >> 3 & 15, mantissa = code & 7;
+      const float size = exponent == 0
+                             ? std::ldexp(static_cast<float>(mantissa), -17)
+                             : std::ldexp(static_cast<float>(8 + mantissa), exponent - 18);
+      w[j] = hn::Set(D(), code & 128 ? -size : size);
+    }
+#endif
+  }
+};
+
+template <class F>
+void decode(const void* src, int64_t count, float* dst) {
+  const auto* p = static_cast<const typename F::T*>(src);
+  const D d;
+  V w[kPair];
+  int64_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    hwy::Prefetch(p + i + 2048 / static_cast<int64_t>(sizeof(typename F::T)));
+    F::pair(p + i, w);
+#pragma GCC unroll 32
+    for (int j = 0; j < kPair; ++j) hn::StoreU(w[j], d, dst + i + j * kLanes);
+  }
+  if (i < count) {
+    HWY_ALIGN typename F::T two_rows[32] = {};
+    std::memcpy(two_rows, p + i, 16 * sizeof(typename F::T));
+    F::pair(two_rows, w);
+#pragma GCC unroll 32
+    for (int j = 0; j < kPerPanel; ++j) hn::StoreU(w[j], d, dst + i + j * kLanes);
+  }
+}
+
+// part += a[.][k] w[k] for two k (or one, at an odd end).
+template <class F, int kRows, int kPanels, int kSteps>
+HWY_INLINE void stream_steps(const typename F::T* b, int64_t b_panel, const float* a, int64_t lda,
+                             V (&part)[kRows][kPanels * kPerPanel]) {
+  const D d;
+#pragma GCC unroll 4
+  for (int q = 0; q < kPanels; ++q) {
+    V w[kPair];
+    F::pair(b + q * b_panel, w);
+#pragma GCC unroll 2
+    for (int u = 0; u < kSteps; ++u) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) {
+        const V av = hn::Set(d, a[i * lda + u]);
+#pragma GCC unroll 16
+        for (int j = 0; j < kPerPanel; ++j) {
+          V& acc = part[i][q * kPerPanel + j];
+          acc = fused(av, w[u * kPerPanel + j], acc);
+        }
+      }
+    }
+  }
+}
+
+template <int kRows, int kVecs>
+HWY_INLINE void zero(V (&acc)[kRows][kVecs]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 64
+    for (int j = 0; j < kVecs; ++j) acc[i][j] = hn::Zero(D());
+  }
+}
+
+template <class F, int kRows, int kPanels>
+void stream(const StreamArgs& s) {
+  constexpr int kVecs = kPanels * kPerPanel;
+  constexpr int64_t kAhead = 2048 / static_cast<int64_t>(sizeof(typename F::T));
+  const auto* base = static_cast<const typename F::T*>(s.b);
+  const int64_t b_panel = s.k * kPanelCols, block = F::kScaled ? kScaleBlock : s.k;
+  const int64_t scale_panel = (s.k + kScaleBlock - 1) / kScaleBlock * F::kScaleFloats;
+  V acc[kRows][kVecs];
+  zero<kRows, kVecs>(acc);
+  for (int64_t k0 = 0; k0 < s.k; k0 += block) {
+    V part[kRows][kVecs];
+    zero<kRows, kVecs>(part);
+    const int64_t k1 = k0 + block < s.k ? k0 + block : s.k;
+    const typename F::T* b = base + k0 * kPanelCols;
+    int64_t k = k0;
+    for (; k + 2 <= k1; k += 2, b += 2 * kPanelCols) {
+#pragma GCC unroll 4
+      for (int q = 0; q < kPanels; ++q) hwy::Prefetch(b + q * b_panel + kAhead);
+      stream_steps<F, kRows, kPanels, 2>(b, b_panel, s.a + k, s.lda, part);
+    }
+    if (k < k1) {
+      HWY_ALIGN typename F::T rows[kPanels * 32] = {};  // the panel ends here
+      for (int q = 0; q < kPanels; ++q) {
+        std::memcpy(rows + q * 32, b + q * b_panel, 16 * sizeof(typename F::T));
+      }
+      stream_steps<F, kRows, kPanels, 1>(rows, 32, s.a + k, s.lda, part);
+    }
+#pragma GCC unroll 64
+    for (int j = 0; j < kVecs; ++j) {
+      [[maybe_unused]] V scale = hn::Zero(D());
+      if constexpr (F::kScaled) {
+        const float* p =
+            s.scales + j / kPerPanel * scale_panel + k0 / kScaleBlock * F::kScaleFloats;
+        scale = F::kScaleFloats == 1
+                    ? hn::Set(D(), *p)
+                    : hn::LoadU(D(), p + (F::kScaleFloats == 1 ? 0 : j % kPerPanel * kLanes));
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) {
+        if constexpr (F::kScaled) {
+          acc[i][j] = fused(part[i][j], scale, acc[i][j]);
+        } else {
+          acc[i][j] = part[i][j];
+        }
+      }
+    }
+  }
+  TileArgs t{.c_old = s.c_old, .out = s.out, .ld_out = s.ld_out, .cols = s.cols};
+  finish<kRows, kVecs>(t, acc);
+}
+
+constexpr int stream_panels(int rows) {
+  return kLanes == 16 ? (rows <= 2 ? 4 : 2) : kLanes == 8 && rows == 1 ? 2 : 1;
+}
+
+template <class F, int kRows, int kPanels>
+void fill_widths(StreamFn (&row)[kMaxPanels + 1]) {
+  row[kPanels] = &stream<F, kRows, kPanels>;
+  if constexpr (kPanels > 1) fill_widths<F, kRows, kPanels - 1>(row);
+}
+
+template <class F>
+QuantTable table_of() {
+  QuantTable t{};
+  for (int r = 1; r <= kMaxStreamRows; ++r) t.panels[r] = stream_panels(r);
+  fill_widths<F, 1, stream_panels(1)>(t.stream[1]);
+  fill_widths<F, 2, stream_panels(2)>(t.stream[2]);
+  fill_widths<F, 3, stream_panels(3)>(t.stream[3]);
+  fill_widths<F, 4, stream_panels(4)>(t.stream[4]);
+  t.decode = &decode<F>;
+  return t;
+}
+
+const QuantTable& make_quant_table(PackedType type) {
+  static const QuantTable bf16 = table_of<Bf16>(), e4m3 = table_of<E4M3>(), i8 = table_of<I8>();
+  return type == PackedType::kBF16 ? bf16 : type == PackedType::kE4M3 ? e4m3 : i8;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom::simd
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fathom::simd {
+
+HWY_EXPORT(make_quant_table);
+
+const QuantTable& quant_table(PackedType type) {
+  return HWY_DYNAMIC_DISPATCH(make_quant_table)(type);
+}
+
+}  // namespace fathom::simd
+#endif  // HWY_ONCE
