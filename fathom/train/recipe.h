@@ -1,0 +1,66 @@
+// A training recipe: the model's shape and the stages it goes through, read from TOML. Field names
+// are the published ones; an unknown key is an error with a suggestion. Format: docs/formats.md.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fathom/base/options.h"
+#include "fathom/model/config.h"
+#include "fathom/train/data/batcher.h"
+#include "fathom/train/objective.h"
+#include "fathom/train/optimizer.h"
+#include "fathom/train/schedule.h"
+
+namespace fathom {
+
+struct StageOptions {
+  std::string name;               // "pretrain", "dsa_warmup", "dsa_sparse", "sft" or any other word
+  std::vector<std::string> data;  // shards or folders of them
+  int64_t steps = 100;
+  std::string trains = "all";    // all, main (not the indexer) or indexer
+  double bias_update_speed = 0;  // gamma of auxiliary-loss-free balancing
+  int64_t rows_per_pass =
+      4096;  // a batch is cut into passes of about this many rows; bounds memory
+  int64_t checkpoint_every = 0;  // steps; 0: only at the end of the stage
+  int64_t keep_checkpoints = 2;
+
+  void fields(OptionSet& o) {
+    o.add("name", &name, "of the stage");
+    o.add("data", &data, "token shards, or folders of them");
+    o.add("steps", &steps, "optimiser steps");
+    o.add("trains", &trains, "all, main (everything but the indexer) or indexer");
+    o.add("bias_update_speed", &bias_update_speed, "of the routing bias (V3: 0.001); 0: fixed");
+    o.add("rows_per_pass", &rows_per_pass, "rows of one forward and backward pass");
+    o.add("checkpoint_every", &checkpoint_every,
+          "steps between checkpoints; 0: at the stage's end only");
+    o.add("keep_checkpoints", &keep_checkpoints, "newest ones that are kept");
+  }
+};
+
+struct StageRecipe {
+  StageOptions stage;
+  BatchOptions batch;
+  ObjectiveOptions objective;
+  OptimizerOptions optimizer;
+  ScheduleOptions schedule;
+
+  void fields(OptionSet& o);  // all of the above, flat
+};
+
+struct Recipe {
+  ModelConfig config;
+  int64_t seed = 1;  // of the initial weights
+  std::vector<StageRecipe> stages;
+
+  // Everything as (key, value), "STAGE.key" for the stages: what a run stores of its configuration.
+  std::vector<std::pair<std::string, std::string>> values() const;
+  int64_t total_steps() const;
+};
+
+// Throws Error that names `what`, the line or the key.
+Recipe parse_recipe(const std::string& toml, const std::string& what);
+Recipe read_recipe(const std::string& path);
+
+}  // namespace fathom

@@ -1,0 +1,72 @@
+// Runs the stages of a recipe: batches, passes, optimiser, balancing bias, metrics, checkpoints.
+// The same code for every stage; a stage is only its options.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fathom/train/checkpoint.h"
+#include "fathom/train/recipe.h"
+#include "fathom/train/run_log.h"
+
+namespace fathom {
+
+struct StepReport {
+  const StageRecipe* stage = nullptr;
+  TrainState state;  // after the step
+  LossReport loss;
+  double grad_norm = 0, learning_rate = 0, seconds = 0;
+  int64_t rows = 0;  // of the batch
+  double tokens_per_s = 0;
+  double max_load = 0;  // largest expert's share of its layer's mean load
+  ArenaStats memory;
+};
+
+// Called on the training thread. An exception from it ends the run after the last checkpoint, as
+// any other does.
+class TrainObserver {
+ public:
+  virtual ~TrainObserver() = default;
+  virtual void on_stage_begin(const StageRecipe&, const TrainState&) {}
+  virtual void on_step(const StepReport&) {}
+  // The stage's last step is done and its checkpoint written.
+  virtual void on_stage_end(const StageRecipe&, const TrainState&, const Model&) {}
+};
+
+class Trainer {
+ public:
+  // A new run, or with `resume` the continuation of the one in the folder; `notes` takes remarks
+  // about damaged checkpoints. special: ids that the batcher writes. Throws Error.
+  Trainer(const Ctx& ctx, Recipe recipe, std::string run, bool resume, BatchTokens special,
+          std::vector<std::string>* notes);
+  ~Trainer();
+
+  // Trains until all stages are done, or until the observer throws.
+  void run(TrainObserver& observer);
+  const Model& model() const { return model_; }
+  const TrainState& state() const { return state_; }
+  RunLog& log() { return *log_; }
+
+ private:
+  void run_stage(const StageRecipe& stage, TrainObserver& observer);
+  StepReport step(const StageRecipe& stage, Batcher& batcher, Optimizer& optimizer);
+  void write_metrics(const StepReport& r);
+
+  Ctx ctx_;
+  Recipe recipe_;
+  std::string run_;
+  BatchTokens special_;
+  Model model_;
+  TrainState state_;
+  std::string
+      resumed_from_;  // checkpoint whose optimiser the first stage of this process takes over
+  std::unique_ptr<RunLog> log_;
+};
+
+// The part of a batch that `windows` windows cover, as the objective wants it.
+TrainBatch train_batch(const Batch& batch, int64_t rows);
+// Sets which parameters take gradients: "all", "main", "indexer".
+void set_trainable(const Model& model, const std::string& trains);
+
+}  // namespace fathom
