@@ -16,6 +16,7 @@
 
 namespace fathom {
 
+int cmd_bench(Args args);
 int cmd_doctor(Args args);
 int cmd_golden(Args args);
 int cmd_report(Args args);
@@ -23,6 +24,7 @@ int cmd_report(Args args);
 namespace {
 
 constexpr Command kCommands[] = {
+    {"bench", "measure kernels and training against this machine's own limits", cmd_bench},
     {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
     {"golden", "compare this build with the expected values in folders", cmd_golden},
     {"report", "write a training run as one self-contained HTML page", cmd_report},
