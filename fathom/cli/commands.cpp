@@ -20,6 +20,7 @@ int cmd_bench(Args args);
 int cmd_doctor(Args args);
 int cmd_golden(Args args);
 int cmd_report(Args args);
+int cmd_train(Args args);
 
 namespace {
 
@@ -28,6 +29,7 @@ constexpr Command kCommands[] = {
     {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
     {"golden", "compare this build with the expected values in folders", cmd_golden},
     {"report", "write a training run as one self-contained HTML page", cmd_report},
+    {"train", "train a model through the stages of a recipe", cmd_train},
 };
 static_assert(std::ranges::is_sorted(kCommands, {},
                                      [](const Command& c) { return std::string_view(c.name); }));

@@ -1,0 +1,57 @@
+// fathom train RECIPE: the stages of a recipe, with a progress line, metrics and checkpoints.
+#include <fmt/core.h>
+
+#include <memory>
+
+#include "fathom/base/file.h"
+#include "fathom/cli/args.h"
+#include "fathom/cli/train_progress.h"
+#include "fathom/text/chat_tokens.h"
+#include "fathom/text/tokenizer.h"
+#include "fathom/train/trainer.h"
+
+namespace fathom {
+namespace {
+
+struct TrainOptions {
+  std::string recipe, run, tokenizer;
+  bool resume = false;
+  int64_t threads = 0;
+};
+
+}  // namespace
+
+int cmd_train(Args args) {
+  TrainOptions options;
+  CommandLine line("train", "train a model through the stages of a recipe");
+  line.positional("RECIPE", &options.recipe, "TOML file with [model] and [[stage]] tables");
+  line.options().add(
+      "run", &options.run,
+      "folder for metrics, checkpoints and models; default: runs/NAME of the recipe");
+  line.options().add("tokenizer", &options.tokenizer,
+                     "tokenizer.json, for fill-in-the-middle and to be copied beside the models");
+  line.options().add("resume", &options.resume,
+                     "go on from the newest complete checkpoint of the run");
+  line.options().add("threads", &options.threads, "threads; 0: all cores");
+  line.example("fathom train recipes/nano.toml --run runs/nano");
+  if (!line.parse(args)) return kExitOk;
+  const Recipe recipe = read_recipe(options.recipe);
+  if (options.run.empty()) {
+    const size_t slash = options.recipe.rfind('/') + 1;
+    options.run = "runs/" + options.recipe.substr(slash, options.recipe.rfind('.') - slash);
+  }
+  BatchTokens special;
+  if (!options.tokenizer.empty()) special = batch_tokens(Tokenizer::load(options.tokenizer));
+  Runtime runtime(Precision::kF32, options.threads);
+  std::vector<std::string> notes;
+  Trainer trainer(runtime.ctx(), recipe, options.run, options.resume, special, &notes);
+  for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
+  ProgressObserver observer(options.run, options.tokenizer);
+  trainer.run(observer);
+  fmt::print("{}: {} steps, {} tokens, {}; `fathom report {}` shows the curves\n", options.run,
+             trainer.state().global_step, trainer.state().tokens,
+             human_duration(trainer.state().seconds), options.run);
+  return kExitOk;
+}
+
+}  // namespace fathom
