@@ -7,6 +7,7 @@
 
 #include "fathom/base/rng.h"
 #include "fathom/base/thread_pool.h"
+#include "fathom/ops/grad_check.h"
 
 namespace fathom {
 namespace {
@@ -266,6 +267,106 @@ TEST_CASE("the KL of the indexer and its gradient are golden") {
   // Row 5 keeps 1, 3, 5 of the dense p.
   check_row(dense.mass_T.as<double>() + 5, {0.102426217 + 0.094730732 + 0.483896549}, 3e-9);
   check_row(sparse.mass_T.as<double>() + 5, {1.0});
+}
+
+TEST_CASE("the gradient of the KL reaches the index scores as softmax(I) - p") {
+  Golden g;
+  Tape tape;
+  g.ctx.tape = &tape;
+  g.kl({}, 2.0);
+  CHECK(tape.size() == 1);
+  tape.backward();
+  // Row 5 alone sees key 5, through head scores of which only the open ones carry gradient.
+  const double want[6] = {0.057913464, 0.080263943, 0.010050805,
+                          0.073770364, 0.079207813, -0.301206389};
+  double dw[2] = {};
+  for (int key = 0; key < 6; ++key)
+    for (int j = 0; j < 2; ++j) {
+      double x = 0;
+      for (int i = 0; i < 8; ++i)
+        x += g.q_idx->as<double>()[(5 * 2 + j) * 8 + i] * g.k_idx->as<double>()[key * 8 + i];
+      dw[j] += 2.0 * want[key] * std::max(x, 0.0);
+    }
+  check_row(g.w_idx.grad().as<double>() + 10, {dw[0], dw[1]}, 1e-8);
+}
+
+namespace {
+
+// Two packed sequences and a selection of two keys a row where there are as many.
+struct Packed : Bench64 {
+  SeqRows seqs{{0, 5, 8}, {0, 0}};
+  Tensor sel;
+  explicit Packed(bool sparse) {
+    if (!sparse) return;
+    sel = empty(arena, DType::kI32, {8, 2});
+    const int32_t rows[16] = {0, -1, 0, 1, 0, 2, 1, 3, 0, 4, 0, -1, 0, 1, 0, 2};
+    std::copy(rows, rows + 16, sel.as<int32_t>());
+  }
+};
+
+}  // namespace
+
+TEST_CASE("adjoints of attention agree with finite differences, dense and selected") {
+  for (const bool sparse : {false, true}) {
+    CAPTURE(sparse);
+    Packed b(sparse);
+    const Value q = b.leaf({8, 3, 7}), kv = b.leaf({8, 7});
+    CHECK(grad_check(b, {q, kv}, [&](Ctx& ctx) {
+            const auto [q_lat, q_pe] = split_last(q, 5, 2);
+            return Checked(
+                attention(ctx, q_lat, q_pe, kv, pages_of_rows(kv, b.seqs), b.seqs, b.sel, 0.6).o);
+          }) == "");
+    const Value k = b.leaf({8, 3, 9}), k_pe = b.leaf({8, 3});
+    CHECK(grad_check(b, {q, k, k_pe}, [&](Ctx& ctx) {
+            const auto [q_nope, q_pe] = split_last(q, 4, 3);
+            const auto [k_nope, v] = split_last(k, 4, 5);
+            return Checked(attention_mha(ctx, q_nope, q_pe, k_nope, k_pe, v, b.seqs, b.sel, 0.6).o);
+          }) == "");
+  }
+}
+
+TEST_CASE("the KL of the indexer agrees with finite differences and touches nothing else") {
+  for (const bool sparse : {false, true}) {
+    CAPTURE(sparse);
+    Packed b(sparse);
+    const Value q = b.leaf({8, 3, 4}), w = b.leaf({8, 3}), k = b.leaf({8, 4});
+    const Value q_main = b.leaf({8, 2, 7}), kv = b.leaf({8, 7});
+    const auto program = [&](Ctx& ctx) {
+      const auto [q_lat, q_pe] = split_last(q_main, 5, 2);
+      const AttentionOut main = attention(ctx, detach(q_lat), detach(q_pe), detach(kv),
+                                          pages_of_rows(kv, b.seqs), b.seqs, b.sel, 0.6);
+      const IndexKlOut out = index_kl(ctx,
+                                      {.q_TJI = q,
+                                       .w_TJ = w,
+                                       .k_TI = k,
+                                       .q_lat_THC = q_lat,
+                                       .q_pe_THR = q_pe,
+                                       .kv_TX = kv,
+                                       .lse_TH = main.lse,
+                                       .attn_scale = 0.6},
+                                      b.seqs, b.sel, 0.4, 0);
+      Checked c;
+      for (int64_t t = 0; t < 8; ++t) c.loss += 0.4 * out.kl_T.as<double>()[t];
+      return c;
+    };
+    CHECK(grad_check(b, {q, w, k}, program) == "");
+    Tape tape;
+    Ctx ctx = b.ctx(&tape);
+    program(ctx);
+    tape.backward();
+    CHECK(!q_main.has_grad());
+    CHECK(!kv.has_grad());
+  }
+}
+
+TEST_CASE("pages of a step's rows start where each sequence does") {
+  Packed b(false);
+  const Tensor rows = b.normal({8, 3});
+  const PageTable t = pages_of_rows(rows, b.seqs);
+  CHECK(t.page.size() == 2);
+  CHECK(t.first_page == std::vector<int32_t>{0, 1});
+  CHECK(t.page[1] == rows.as<double>() + 15);
+  CHECK_THROWS_AS(pages_of_rows(rows, SeqRows{{0, 8}, {3}}), InternalError);
 }
 
 }  // namespace fathom

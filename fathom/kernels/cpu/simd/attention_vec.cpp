@@ -262,7 +262,8 @@ void relu_combine(const float* dots, int64_t heads, const float* w, float* out) 
   for (int i = 0; i < kVecs; ++i) hn::StoreU(sum[i], d, out + i * kLanes);
 }
 
-void relu_backward(float* dots, int64_t heads, const float* w, const float* g, float* dw) {
+void relu_backward(float* dots, int64_t heads, uint64_t mask, const float* w, const float* g,
+                   float* dw) {
   const D d;
   const V zero = hn::Zero(d);
   for (int64_t h = 0; h < heads; ++h) {
@@ -272,7 +273,7 @@ void relu_backward(float* dots, int64_t heads, const float* w, const float* g, f
     for (int i = 0; i < kVecs; ++i) {
       float* p = dots + h * kBlock + i * kLanes;
       const V x = hn::LoadU(d, p), vg = hn::LoadU(d, g + i * kLanes);
-      const M open = hn::Gt(x, zero);
+      const M open = hn::And(lanes_of(mask, i), hn::Gt(x, zero));
       products[i] = hn::IfThenElseZero(open, hn::Mul(vg, x));
       hn::StoreU(hn::IfThenElseZero(open, hn::Mul(vg, vw)), d, p);
     }

@@ -34,8 +34,10 @@ struct AttentionVec {
                             const float* lse, float* out);
   // out[64] = sum over `heads` rows, ascending, of w[head] * max(dots, 0)
   void (*relu_combine)(const float* dots, int64_t heads, const float* w, float* out);
-  // In place dots[head] = d * w[head] where dots > 0, else 0; dw[head] += sum of d * max(dots, 0)
-  void (*relu_backward)(float* dots, int64_t heads, const float* w, const float* d, float* dw);
+  // In place dots[head] = d * w[head] where dots > 0 and not masked, else 0; dw[head] += sum of
+  // d * max(dots, 0)
+  void (*relu_backward)(float* dots, int64_t heads, uint64_t mask, const float* w, const float* d,
+                        float* dw);
   // KL(p / sum p || softmax(scores)) of a row of `blocks` blocks; p is normalised in place. With
   // `gradient`, scores become grad_scale * (softmax(scores) - p), 0 where masked.
   float (*kl_row)(float* p, float* scores, const uint64_t* mask, int64_t blocks, bool gradient,

@@ -1,0 +1,307 @@
+// Lightning indexer: scoring, and scoring fused with the choice of the K best keys. A tile of query
+// tokens scores one block of 64 keys after the other; each row keeps a buffer of candidates above
+// the K-th best score so far, and cuts it back to K when it is full. A score is one fma chain per
+// dot product and one over the heads, so the choice depends on the row and its keys alone.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "fathom/kernels/cpu/ref/ref.h"
+#include "fathom/kernels/cpu/simd/attention_tile.h"
+#include "fathom/kernels/cpu/simd/simd.h"
+
+namespace fathom::simd {
+namespace {
+
+constexpr int64_t kTileRows = 256;           // tokens x heads that share a packed block
+constexpr int64_t kSplitKeys = 64 * kBlock;  // of one row, when few rows have to use all threads
+
+// Ascending like the scores, -0 as +0; NaN stands with -inf at 0.
+uint32_t order_of(float score) {
+  if (!(score > -std::numeric_limits<float>::infinity())) return 0;
+  const auto u = std::bit_cast<uint32_t>(score + 0.0f);
+  return u >> 31 ? ~u : u | 0x80000000u;
+}
+float score_of(uint32_t order) {
+  if (order == 0) return -std::numeric_limits<float>::infinity();
+  return std::bit_cast<float>(order >> 31 ? order & 0x7FFFFFFFu : ~order);
+}
+
+// The best `topk` of the keys seen so far, in ascending position. Holds up to `room` candidates.
+struct Candidates {
+  int32_t* pos;
+  uint32_t* order;
+  uint32_t* sorted;  // scratch of the cut
+  int64_t topk, room, size;
+  float threshold;  // only larger scores matter; NaN scores do as long as `open`
+  bool open;        // fewer than topk keys so far, or never cut
+
+  static int64_t room_for(int64_t topk) { return 2 * topk + kBlock; }
+  static int64_t bytes(int64_t topk) { return 3 * Scratch::bytes<uint32_t>(room_for(topk)); }
+  void init(Scratch* s, int64_t k) {
+    topk = k;
+    room = room_for(k);
+    pos = s->take<int32_t>(room);
+    order = s->take<uint32_t>(room);
+    sorted = s->take<uint32_t>(room);
+    clear();
+  }
+  void clear() {
+    size = 0;
+    threshold = 0;
+    open = true;
+  }
+
+  void add(int64_t position, uint32_t o) {
+    pos[size] = static_cast<int32_t>(position);
+    order[size++] = o;
+  }
+
+  // Takes the keys from .. from + n - 1.
+  void add_block(const AttentionVec& vec, const float* scores, int64_t from, int64_t n) {
+    if (open) {
+      for (int64_t i = 0; i < n; ++i) add(from + i, order_of(scores[i]));
+    } else {
+      for (uint64_t m = vec.above(scores, threshold) & low_bits(n); m != 0; m &= m - 1) {
+        const int64_t i = std::countr_zero(m);
+        add(from + i, order_of(scores[i]));
+      }
+    }
+    if (size + kBlock > room) cut();
+  }
+
+  // Keeps the topk best; among equals the first.
+  void cut() {
+    if (size <= topk) return;
+    std::copy(order, order + size, sorted);
+    std::nth_element(sorted, sorted + topk - 1, sorted + size, std::greater<>());
+    const uint32_t last = sorted[topk - 1];
+    int64_t above = 0;
+    for (int64_t i = 0; i < topk; ++i) above += sorted[i] > last;
+    int64_t equal_left = topk - above, kept = 0;
+    for (int64_t i = 0; i < size; ++i) {
+      const bool keep = order[i] > last || (order[i] == last && equal_left > 0);
+      if (!keep) continue;
+      equal_left -= order[i] == last;
+      pos[kept] = pos[i];
+      order[kept++] = order[i];
+    }
+    size = kept;
+    threshold = score_of(last);
+    open = false;
+  }
+};
+
+// Scores of a tile of tokens against blocks of keys.
+class Scorer {
+ public:
+  Scorer(const View& q, const View& w, const KeyPages& keys)
+      : q_(q), w_(w), keys_(keys), tiles_(tile_table()), vec_(attention_vec()) {
+    J_ = q.dim[1], I_ = q.dim[2];
+  }
+  struct Work {
+    float *q, *dots;
+    uint64_t* mask;
+    KeyBlock block;
+  };
+  int64_t tile_tokens() const {
+    return static_cast<int64_t>(
+        std::bit_floor(static_cast<uint64_t>(std::clamp<int64_t>(kTileRows / J_, 1, kBlock))));
+  }
+  int64_t scratch_bytes(int64_t tokens) const {
+    return Scratch::bytes<float>(tokens * J_ * I_) + Scratch::bytes<float>(tokens * J_ * kBlock) +
+           Scratch::bytes<uint64_t>(tokens * J_) + KeyBlock::scratch_bytes(I_);
+  }
+  Work layout(Scratch* s, int64_t tokens) const {
+    Work w{};
+    w.q = s->take<float>(tokens * J_ * I_);
+    w.dots = s->take<float>(tokens * J_ * kBlock);
+    w.mask = s->take<uint64_t>(tokens * J_);
+    w.block.init(s, I_);
+    return w;
+  }
+  void load_queries(const QueryTile& tile, Work* w) const {
+    for (int64_t i = 0; i < tile.count; ++i)
+      for (int64_t j = 0; j < J_; ++j)
+        std::copy_n(row_ptr(q_, tile.first + i, j), I_, w->q + (i * J_ + j) * I_);
+  }
+  // f(i, scores[64], n) for every token i of the tile that sees keys of the block at `from`.
+  template <class F>
+  void score(const QueryTile& tile, int64_t from, Work* w, F f) const {
+    const int64_t keys = tile.pos + tile.count, n = std::min(kBlock, keys - from);
+    load_block(tile.seq, from, n, &w->block);
+    const int64_t skipped = std::max<int64_t>(0, from - tile.pos), begin = skipped * J_;
+    for (int64_t i = skipped; i < tile.count; ++i)
+      std::fill_n(w->mask + i * J_, J_, low_bits(tile.pos + i + 1 - from));
+    score_block(tiles_, w->q, I_, I_, w->block.panels, 16 * I_, w->mask, begin, tile.count * J_,
+                w->dots);
+    for (int64_t i = skipped; i < tile.count; ++i) {
+      alignas(64) float scores[kBlock];
+      vec_.relu_combine(w->dots + i * J_ * kBlock, J_, row_ptr(w_, tile.first + i), scores);
+      f(i, scores, std::min(kBlock, tile.pos + i + 1 - from));
+    }
+  }
+
+ private:
+  void load_block(int64_t seq, int64_t from, int64_t n, KeyBlock* block) const {
+    const void* page = keys_.page[keys_.first_page[seq] + from / kPageTokens];
+    if (keys_.dtype == DType::kF32)
+      return block->pack(tiles_, static_cast<const float*>(page), keys_.stride, n, true);
+    for (int64_t r = 0; r < n; ++r)
+      vec_.decode_bf16(static_cast<const uint16_t*>(page) + r * keys_.stride, I_,
+                       block->copy + r * block->copy_ld());
+    block->pack_copy(tiles_, n);
+  }
+
+  const View &q_, &w_;
+  const KeyPages& keys_;
+  const TileTable& tiles_;
+  const AttentionVec& vec_;
+  int64_t J_, I_;
+};
+
+class Selector {
+ public:
+  Selector(const Exec& exec, const IndexSelect& a)
+      : exec_(exec), a_(a), scorer_(a.q, a.w, a.keys), vec_(attention_vec()) {
+    queries_ = cut_queries(exec, a.rows, scorer_.tile_tokens());
+    for (int64_t i = 0; i < queries_.size; ++i) {
+      max_tokens_ = std::max<int64_t>(max_tokens_, queries_.tile[i].count);
+      max_keys_ = std::max<int64_t>(max_keys_, queries_.tile[i].pos + queries_.tile[i].count);
+    }
+    topk_ = std::min(a.sel.dim[1], max_keys_);
+  }
+
+  void run() {
+    if (queries_.size == 0) return;
+    const bool split =
+        exec_.pool->size() > 1 && max_keys_ > kSplitKeys && queries_.size < 4 * exec_.pool->size();
+    parts_ = split ? (max_keys_ + kSplitKeys - 1) / kSplitKeys : 1;
+    if (parts_ > 1) {
+      part_owner_ = exec_.arena->allocate(queries_.size * parts_ * part_bytes());
+    }
+    const ThreadScratch scratch(
+        exec_, scorer_.scratch_bytes(max_tokens_) + max_tokens_ * (Candidates::bytes(topk_) + 64));
+    exec_.pool->parallel_for(queries_.size * parts_, 1, [&](int64_t n, int64_t, int thread) {
+      run_part(queries_.size - 1 - n / parts_, n % parts_, scratch.of(thread));
+    });
+    if (parts_ == 1) return;
+    exec_.pool->parallel_for(queries_.size, 1,
+                             [&](int64_t i, int64_t, int thread) { join(i, scratch.of(thread)); });
+  }
+
+ private:
+  // Candidates of a (tile, part): for every token a count, positions and orders.
+  int64_t part_bytes() const { return max_tokens_ * (1 + 2 * topk_) * 4; }
+  int32_t* part(int64_t tile, int64_t p, int64_t token) const {
+    auto* base = reinterpret_cast<int32_t*>(part_owner_.get() + (tile * parts_ + p) * part_bytes());
+    return base + token * (1 + 2 * topk_);
+  }
+
+  Candidates* candidates(Scratch* s) const {
+    auto* c = s->take<Candidates>(max_tokens_);
+    for (int64_t i = 0; i < max_tokens_; ++i) c[i].init(s, topk_);
+    return c;
+  }
+
+  void run_part(int64_t index, int64_t p, Scratch s) const {
+    const QueryTile& tile = queries_.tile[index];
+    Scorer::Work w = scorer_.layout(&s, max_tokens_);
+    Candidates* rows = candidates(&s);
+    const int64_t keys = tile.pos + tile.count;
+    const int64_t begin = parts_ > 1 ? p * kSplitKeys : 0;
+    const int64_t end = parts_ > 1 ? std::min(keys, begin + kSplitKeys) : keys;
+    if (parts_ == 1 && keys <= a_.sel.dim[1]) {  // everything is selected
+      for (int64_t i = 0; i < tile.count; ++i) write_all(tile, i);
+      return;
+    }
+    scorer_.load_queries(tile, &w);
+    for (int64_t from = begin; from < end; from += kBlock)
+      scorer_.score(tile, from, &w, [&](int64_t i, const float* scores, int64_t n) {
+        rows[i].add_block(vec_, scores, from, n);
+      });
+    for (int64_t i = 0; i < tile.count; ++i) {
+      rows[i].cut();
+      if (parts_ == 1)
+        write(tile, i, rows[i]);
+      else {
+        int32_t* out = part(index, p, i);
+        out[0] = static_cast<int32_t>(rows[i].size);
+        std::copy_n(rows[i].pos, rows[i].size, out + 1);
+        for (int64_t k = 0; k < rows[i].size; ++k)
+          out[1 + topk_ + k] = std::bit_cast<int32_t>(rows[i].order[k]);
+      }
+    }
+  }
+
+  void join(int64_t index, Scratch s) const {
+    const QueryTile& tile = queries_.tile[index];
+    scorer_.layout(&s, max_tokens_);
+    Candidates* rows = candidates(&s);
+    for (int64_t i = 0; i < tile.count; ++i) {
+      for (int64_t p = 0; p < parts_; ++p) {
+        const int32_t* in = part(index, p, i);
+        for (int64_t k = 0; k < in[0]; ++k)
+          rows[i].add(in[1 + k], std::bit_cast<uint32_t>(in[1 + topk_ + k]));
+        rows[i].cut();
+      }
+      write(tile, i, rows[i]);
+    }
+  }
+
+  int32_t* output(const QueryTile& tile, int64_t i) const {
+    return static_cast<int32_t*>(a_.sel.data) + (tile.first + i) * a_.sel.stride[0];
+  }
+  void write(const QueryTile& tile, int64_t i, const Candidates& c) const {
+    int32_t* out = output(tile, i);
+    std::fill(std::copy_n(c.pos, c.size, out), out + a_.sel.dim[1], -1);
+  }
+  void write_all(const QueryTile& tile, int64_t i) const {
+    int32_t* out = output(tile, i);
+    for (int32_t k = 0; k < a_.sel.dim[1]; ++k) out[k] = k <= tile.pos + i ? k : -1;
+  }
+
+  const Exec& exec_;
+  const IndexSelect& a_;
+  Scorer scorer_;
+  const AttentionVec& vec_;
+  QueryTiles queries_;
+  std::shared_ptr<std::byte> part_owner_;
+  int64_t max_tokens_ = 0, max_keys_ = 0, topk_ = 0, parts_ = 1;
+};
+
+bool takes(const View& q, const KeyPages& keys) {
+  return q.dtype == DType::kF32 && (keys.dtype == DType::kF32 || keys.dtype == DType::kBF16);
+}
+
+}  // namespace
+
+void index_select(const Exec& exec, const IndexSelect& a) {
+  if (!takes(a.q, a.keys)) return ref::index_select(exec, a);
+  Selector(exec, a).run();
+}
+
+void index_scores(const Exec& exec, const IndexScores& a) {
+  if (!takes(a.q, a.keys)) return ref::index_scores(exec, a);
+  const Scorer scorer(a.q, a.w, a.keys);
+  const QueryTiles queries = cut_queries(exec, a.rows, scorer.tile_tokens());
+  const ThreadScratch scratch(exec, scorer.scratch_bytes(scorer.tile_tokens()));
+  exec.pool->parallel_for(queries.size, 1, [&](int64_t n, int64_t, int thread) {
+    const QueryTile& tile = queries.tile[n];
+    FM_CHECK(tile.pos + tile.count <= a.scores.dim[1], "{} keys, room for {}",
+             tile.pos + tile.count, a.scores.dim[1]);
+    Scratch s = scratch.of(thread);
+    Scorer::Work w = scorer.layout(&s, scorer.tile_tokens());
+    scorer.load_queries(tile, &w);
+    for (int64_t i = 0; i < tile.count; ++i)
+      std::fill_n(out_ptr(a.scores, tile.first + i), a.scores.dim[1], 0.0f);
+    for (int64_t from = 0; from < tile.pos + tile.count; from += kBlock)
+      scorer.score(tile, from, &w, [&](int64_t i, const float* scores, int64_t keys) {
+        std::copy_n(scores, keys, out_ptr(a.scores, tile.first + i) + from);
+      });
+  });
+}
+
+}  // namespace fathom::simd
