@@ -1,0 +1,100 @@
+// Continuous batching: any number of requests share one forward pass per step. What a request gets
+// depends on the request alone, bit for bit; how it was batched, cut, preempted or found in the
+// prefix cache does not show. The log-probs are those of the training forward on the finished text.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "fathom/infer/scheduler.h"
+#include "fathom/infer/speculative.h"
+
+namespace fathom {
+
+struct EngineOptions {
+  int64_t num_pages = 256;        // of 64 tokens
+  int64_t max_step_tokens = 512;  // rows of a step; long prompts are cut
+  int64_t max_sequences = 64;     // running at the same time
+  int64_t max_context = 0;        // tokens of a sequence; 0: what the model and the pages allow
+  int64_t num_drafts = 0;         // speculative decoding; needs a multi-token prediction layer
+  bool prefix_cache = true;
+  bool record_routing = false;
+  KeySelection selection = KeySelection::kSparse;  // for models with an indexer
+  void fields(OptionSet& o);
+};
+
+struct EngineStats {
+  int64_t num_steps = 0, num_rows = 0;        // forward passes and their rows
+  int64_t num_drafted = 0, num_accepted = 0;  // speculative decoding
+  int64_t num_preempted = 0, num_reused_tok = 0;
+  double acceptance() const {
+    return num_drafted ? static_cast<double>(num_accepted) / static_cast<double>(num_drafted) : 0;
+  }
+};
+
+// One thread owns an engine. ctx (f32, without a tape) and model must outlive it.
+class Engine {
+ public:
+  // Throws Error for options that the model cannot follow.
+  Engine(Ctx& ctx, const Model& model, const EngineOptions& options);
+
+  // Throws Error for a request that can never run: empty prompt, unknown tokens, too long, bad
+  // parameters.
+  SequenceId add(Request request);
+  // One forward pass. Tokens in order per sequence; a sequence's last event has `finished` set. A
+  // sequence whose logits are not finite ends with kError, the others go on.
+  std::vector<Event> step();
+  bool idle() const { return scheduler_.idle() && pending_.empty(); }
+  // The sequence ends with a kCancelled event in the next step; its keys stay in the prefix cache.
+  // False: unknown or over.
+  bool cancel(SequenceId id);
+
+  // The weights were changed in place: keys are computed anew, and events carry `version` from now
+  // on.
+  void weights_changed(int64_t version);
+  // Forgets all shared prefixes.
+  void clear_prefixes() { prefixes_.clear(); }
+
+  int64_t num_waiting() const { return scheduler_.num_waiting(); }
+  int64_t num_running() const { return scheduler_.num_running(); }
+  int64_t num_free_pages() const { return pages_.num_free(); }
+  int64_t max_context() const { return max_context_; }
+  EngineStats stats() const;
+  const Model& model() const { return model_; }
+
+ private:
+  struct Sampled;
+  Step make_step(const std::vector<PlannedRows>& plan);
+  void record_routing(const std::vector<PlannedRows>& plan, const Step& step, const StepOut& out);
+  std::vector<Sampled> sample(const std::vector<PlannedRows>& plan, const Step& step,
+                              const Value& hidden_TD);
+  void draw(const View& logits_TW, Sampled& s) const;
+  void draft(const std::vector<PlannedRows>& plan, const Step& step, const Value& hidden_TD);
+  std::shared_ptr<const RoutingRecord> routing_of(const Sequence& s);
+
+  Ctx& ctx_;
+  const Model& model_;
+  EngineOptions options_;
+  int64_t max_context_;
+  KeySelection selection_;
+  PagedCache pages_;
+  PrefixCache prefixes_;
+  Scheduler scheduler_;
+  Drafter drafter_;
+  std::vector<Event> pending_;  // for the next step()
+  EngineStats stats_;
+  SequenceId next_id_ = 0;
+  int64_t weight_version_ = 0;
+};
+
+// Log-probs of given tokens: result[b][i] is that of sequences[b][i + 1] after [0 .. i]. One packed
+// forward without a cache. Equal to what an engine records, bit for bit.
+std::vector<std::vector<float>> score(Ctx& ctx, const Model& model,
+                                      const std::vector<std::vector<int32_t>>& sequences,
+                                      KeySelection selection = KeySelection::kSparse);
+
+// What a model can do: sparse only with an indexer.
+KeySelection usable_selection(const ModelConfig& config, KeySelection wanted);
+
+}  // namespace fathom

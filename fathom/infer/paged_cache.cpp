@@ -1,0 +1,60 @@
+#include "fathom/infer/paged_cache.h"
+
+#include <algorithm>
+
+namespace fathom {
+
+std::vector<int64_t> moe_layers(const ModelConfig& config) {
+  std::vector<int64_t> layers;
+  for (int64_t l = 0; l < config.num_hidden_layers; ++l)
+    if (config.is_moe_layer(l)) layers.push_back(l);
+  return layers;
+}
+
+PagedCache::PagedCache(Arena& arena, const ModelConfig& config, int64_t num_pages,
+                       bool record_routing)
+    : storage_(arena, config, num_pages, DType::kF32), refs_(static_cast<size_t>(num_pages), 0) {
+  for (int64_t p = num_pages - 1; p >= 0; --p) free_.push_back(static_cast<int32_t>(p));
+  if (!record_routing) return;
+  routing_width_ = static_cast<int64_t>(moe_layers(config).size()) * config.num_experts_per_tok;
+  routing_.resize(static_cast<size_t>(num_pages * kPageTokens * routing_width_));
+}
+
+std::optional<int32_t> PagedCache::allocate() {
+  if (free_.empty()) return std::nullopt;
+  const int32_t page = free_.back();
+  free_.pop_back();
+  refs_[static_cast<size_t>(page)] = 1;
+  return page;
+}
+
+void PagedCache::retain(int32_t page) {
+  FM_CHECK(num_refs(page) > 0, "page {} is free", page);
+  ++refs_[static_cast<size_t>(page)];
+}
+
+void PagedCache::release(int32_t page) {
+  FM_CHECK(num_refs(page) > 0, "page {} is free", page);
+  if (--refs_[static_cast<size_t>(page)] == 0) free_.push_back(page);
+}
+
+std::optional<int32_t> PagedCache::make_private(int32_t page) {
+  FM_CHECK(num_refs(page) > 0, "page {} is free", page);
+  if (num_refs(page) == 1) return page;
+  const std::optional<int32_t> own = allocate();
+  if (!own) return std::nullopt;
+  storage_.copy_page(page, *own);
+  const auto size = static_cast<size_t>(kPageTokens * routing_width_);
+  std::copy_n(routing_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(page) * size),
+              size,
+              routing_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(*own) * size));
+  release(page);
+  return own;
+}
+
+std::span<uint16_t> PagedCache::routing(int32_t page, int64_t row) {
+  const int64_t at = (page * kPageTokens + row) * routing_width_;
+  return std::span(routing_).subspan(static_cast<size_t>(at), static_cast<size_t>(routing_width_));
+}
+
+}  // namespace fathom

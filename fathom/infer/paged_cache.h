@@ -1,0 +1,49 @@
+// Who owns which page of the key cache: reference counts, a free list, copy on write. Beside the
+// keys a page can remember which experts its tokens were routed to, so that a shared prefix brings
+// its routing along.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "fathom/model/kv_cache.h"
+
+namespace fathom {
+
+// One thread at a time.
+class PagedCache {
+ public:
+  // f32, so that a key read back has the bits that the training forward sees. `record_routing`
+  // stores the experts of every token and mixture-of-experts layer of the main model.
+  PagedCache(Arena& arena, const ModelConfig& config, int64_t num_pages, bool record_routing);
+
+  std::optional<int32_t> allocate();  // one reference; nothing when all pages are taken
+  void retain(int32_t page);
+  void release(int32_t page);  // the last reference frees the page
+  int32_t num_refs(int32_t page) const { return refs_[static_cast<size_t>(page)]; }
+  // Replaces one of several references to `page` by a page of the caller's own with the same rows;
+  // the same page when there was only one. Nothing when all pages are taken.
+  std::optional<int32_t> make_private(int32_t page);
+
+  int64_t num_pages() const { return storage_.num_pages(); }
+  int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
+  KvCache& storage() { return storage_; }
+
+  // Experts of one token: [mixture-of-experts layer][A]; empty when nothing is recorded.
+  std::span<uint16_t> routing(int32_t page, int64_t row);
+  bool records_routing() const { return routing_width_ > 0; }
+
+ private:
+  KvCache storage_;
+  std::vector<int32_t> refs_;
+  std::vector<int32_t> free_;
+  int64_t routing_width_ = 0;
+  std::vector<uint16_t> routing_;  // [num_pages * 64, routing_width]
+};
+
+// Layers of the main model that route.
+std::vector<int64_t> moe_layers(const ModelConfig& config);
+
+}  // namespace fathom

@@ -1,0 +1,82 @@
+#include "fathom/infer/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "fathom/text/chat_tokens.h"
+
+namespace fathom {
+
+Session::Session(Engine& engine, Tokenizer tokenizer)
+    : engine_(engine), tokenizer_(std::move(tokenizer)) {}
+
+void Session::append(const std::vector<int32_t>& tokens) {
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+}
+
+void Session::rewind(size_t num_tokens) {
+  FM_CHECK(num_tokens <= tokens_.size(), "{} of {} tokens", num_tokens, tokens_.size());
+  tokens_.resize(num_tokens);
+}
+
+Generation Session::generate(const SampleParams& params, ThinkingMode mode, TextSink* sink) {
+  FM_CHECK(engine_.idle(), "the engine has other requests");
+  interrupted_ = false;
+  Generation out;
+  TextStream stream(tokenizer_, mode, params.stop);
+  const auto put = [&](const TextDelta& delta) {
+    out.thinking += delta.thinking;
+    out.content += delta.content;
+    if (sink && !delta.empty()) sink->put(delta);
+  };
+  const SequenceId id = engine_.add({.prompt = tokens_, .params = params});
+  while (!engine_.idle()) {
+    if (interrupted_ || stream.stopped()) engine_.cancel(id);
+    for (const Event& e : engine_.step()) {
+      if (e.finished == FinishReason::kError) throw Error(Code::kInternal, e.error);
+      if (e.finished != FinishReason::kNone) out.finished = e.finished;
+      if (e.token < 0 || stream.stopped()) continue;
+      out.tokens.push_back(e.token);
+      out.logp.push_back(e.logp);
+      if (e.finished == FinishReason::kStop) continue;
+      tokens_.push_back(e.token);
+      put(stream.feed(e.token));
+    }
+  }
+  put(stream.flush());
+  if (stream.stopped()) {
+    out.finished = FinishReason::kStop;
+    out.stop = stream.stop();
+  }
+  return out;
+}
+
+std::vector<int32_t> encode_user_turn(const Tokenizer& tokenizer, std::string_view text,
+                                      bool thinking, bool first_turn) {
+  const auto id = [&](std::string_view name) {
+    const std::optional<int32_t> token = tokenizer.token_id(name);
+    if (!token)
+      throw Error(Code::kNotFound,
+                  fmt::format("expected a token {} in the tokenizer, found none", name),
+                  "this model was not made for chat: give it plain text");
+    return *token;
+  };
+  std::vector<int32_t> out;
+  if (first_turn) out.push_back(id(kBosText));
+  out.push_back(id(kUserText));
+  tokenizer.encode_to(text, AddedTokens::kPlainText, out);
+  out.push_back(id(kAssistantText));
+  // The markers are ordinary text for some tokenizers.
+  tokenizer.encode_to(thinking ? kThinkText : kEndThinkText, AddedTokens::kParse, out);
+  return out;
+}
+
+std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  for (const int64_t id : config.eos_token_id) ids.push_back(static_cast<int32_t>(id));
+  const std::optional<int32_t> eos = tokenizer.token_id(kEosText);
+  if (eos && std::ranges::find(ids, *eos) == ids.end()) ids.push_back(*eos);
+  return ids;
+}
+
+}  // namespace fathom
