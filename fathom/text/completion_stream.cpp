@@ -1,0 +1,627 @@
+#include "fathom/text/completion_stream.h"
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <utility>
+
+#include "fathom/base/error.h"
+#include "fathom/text/dsml_tag.h"
+#include "fathom/text/json_repair.h"
+#include "fathom/text/utf8.h"
+
+namespace fathom {
+namespace {
+
+constexpr size_t kMostSwallowed = 256;
+constexpr std::string_view kBlanks = " \t\r\n";
+
+bool all_blank(std::string_view text) { return text.find_first_not_of(kBlanks) == text.npos; }
+
+std::string_view trim(std::string_view text) {
+  const size_t begin = text.find_first_not_of(kBlanks);
+  if (begin == text.npos) return {};
+  return text.substr(begin, text.find_last_not_of(kBlanks) + 1 - begin);
+}
+
+// How many of the last bytes are line ends that would belong to a block of calls, should one
+// follow: at most two.
+size_t held_lines(std::string_view text) {
+  size_t n = 0;
+  while (n < 2 && n < text.size() && text[text.size() - 1 - n] == '\n') ++n;
+  return n;
+}
+
+}  // namespace
+
+// Consumes the buffer from the front in steps. A step either depends only on bytes that are there,
+// or waits; so the result cannot depend on how the text was cut.
+class CompletionStream::Impl {
+ public:
+  explicit Impl(StreamOptions options) : options_(std::move(options)) {
+    thinking_ = options_.mode == ThinkMode::kThinking;
+    result_.thought_closed = !thinking_;
+  }
+
+  std::vector<StreamEvent> feed(std::string_view text) {
+    FM_CHECK(!final_, "feed after finish");
+    buffer_ += text;
+    return run();
+  }
+
+  std::vector<StreamEvent> finish(StreamEnd end) {
+    FM_CHECK(!final_, "finish twice");
+    final_ = true;
+    end_ = end;
+    std::vector<StreamEvent> events = run();
+    if (state_ == State::kValue) end_value(false);
+    if (state_ == State::kLegacyName || state_ == State::kLegacyArguments) end_legacy(false);
+    if (in_invoke_) {
+      result_.malformed = true;
+      end_call(end_ == StreamEnd::kStop && !cut_);
+    }
+    std::move(events_.begin(), events_.end(), std::back_inserter(events));
+    events_.clear();
+    return events;
+  }
+
+  const StreamedCompletion& result() const { return result_; }
+
+ private:
+  enum class State : uint8_t { kText, kValue, kLegacyName, kLegacyArguments, kDone };
+  using Kind = StreamEvent::Kind;
+
+  std::vector<StreamEvent> run() {
+    while (step()) {
+    }
+    buffer_.erase(0, at_);
+    at_ = 0;
+    return std::exchange(events_, {});
+  }
+
+  std::string_view rest() const { return std::string_view(buffer_).substr(at_); }
+
+  // False: more text is needed.
+  bool step() {
+    if (rest().empty()) return false;
+    switch (state_) {
+      case State::kText:
+        return text_step();
+      case State::kValue:
+        return value_step();
+      case State::kLegacyName:
+      case State::kLegacyArguments:
+        return legacy_step();
+      case State::kDone:
+        return drop(rest().size());
+    }
+    return false;
+  }
+
+  bool drop(size_t size_bytes) {
+    result_.malformed = true;
+    result_.raw_markup += rest().substr(0, size_bytes);
+    at_ += size_bytes;
+    return true;
+  }
+
+  void emit(Kind kind, std::string_view text, size_t call = 0) {
+    if (text.empty() && kind != Kind::kCallBegin && kind != Kind::kCallEnd) return;
+    if (!events_.empty() && events_.back().kind == kind && events_.back().call == call &&
+        kind != Kind::kCallBegin && kind != Kind::kCallEnd)
+      events_.back().text += text;
+    else
+      events_.push_back({kind, call, std::string(text)});
+  }
+
+  // ---- thoughts, content, and what stands between tags
+
+  void put_text(std::string_view text) {
+    if (swallow_ > 0) {
+      const size_t close = text.find('>');
+      const size_t end = std::min({text.size(), swallow_, close == text.npos ? close : close + 1});
+      result_.raw_markup += text.substr(0, end);
+      swallow_ = close != text.npos && end == close + 1 ? 0 : swallow_ - end;
+      text.remove_prefix(end);
+    }
+    if (text.empty()) return;
+    if (in_invoke_) {
+      body_ += text;
+    } else if (thinking_) {
+      result_.reasoning_content += text;
+      emit(Kind::kReasoning, text);
+    } else if (after_calls_ || in_block_) {
+      between_calls(text);
+    } else {
+      result_.content += text;
+      emit(Kind::kContent, text);
+    }
+  }
+
+  // Blanks and a lost > between calls are nothing; words there are content that stands at the wrong
+  // place.
+  void between_calls(std::string_view text) {
+    gap_ += text;
+    const size_t skip = gap_.starts_with('>') ? 1 : 0;
+    if (all_blank(std::string_view(gap_).substr(skip))) return;
+    const std::string text_out = gap_.substr(skip);
+    gap_.clear();
+    result_.malformed = true;
+    after_calls_ = in_block_ = false;
+    result_.content += text_out;
+    emit(Kind::kContent, text_out);
+  }
+
+  // Up to the next marker, or all that is certain.
+  bool text_step() {
+    const FoundMarker found = find_marker(rest());
+    if (found.marker == Marker::kNone) return plain_text(found.at);
+    const bool opens = found.marker == Marker::kDsml || found.marker == Marker::kCallsBegin ||
+                       found.marker == Marker::kCallBegin;
+    if (found.marker == Marker::kDsml) {
+      const DsmlTag tag =
+          read_dsml_tag(rest().substr(found.at), found.size_bytes, options_.calls_block, final_);
+      if (tag.kind == DsmlTag::Kind::kPartial) return emit_before(found.at);
+      flush_before(found.at, true);
+      const bool cut =
+          final_ && !tag.closing && tag.size_bytes == rest().size() && !rest().ends_with('>');
+      if (cut) return drop(tag.size_bytes);
+      dsml(tag);
+      return true;
+    }
+    flush_before(found.at, opens);
+    control(found);
+    return true;
+  }
+
+  // Text before a tag that is not complete yet; its last line ends wait with the tag.
+  bool emit_before(size_t end) {
+    const size_t keep = held_lines(rest().substr(0, end));
+    if (end == keep) return false;
+    put_text(rest().substr(0, end - keep));
+    at_ += end - keep;
+    return true;
+  }
+
+  void flush_before(size_t end, bool calls_follow) {
+    const size_t strip = calls_follow && !in_invoke_ ? held_lines(rest().substr(0, end)) : 0;
+    put_text(rest().substr(0, end - strip));
+    at_ += end;
+  }
+
+  bool plain_text(size_t certain) {
+    if (!final_) return emit_before(certain);
+    // The end: what is left may be the front of a marker. With a bar in it, it was one; so was a <
+    // on a line of its own when the text was cut off.
+    const std::string_view tail = rest().substr(certain);
+    const bool at_calls = in_block_ || after_calls_ || held_lines(rest().substr(0, certain)) == 2;
+    const bool cut_tag = end_ == StreamEnd::kLength && !tail.empty() && at_calls;
+    const bool think = tail.size() > 2 && (tail.starts_with("<t") || tail.starts_with("</t"));
+    if (tail.find('\xEF') != tail.npos || tail.find('|') != tail.npos || think || cut_tag) {
+      flush_before(certain, true);
+      return drop(rest().size());
+    }
+    put_text(rest());
+    at_ = buffer_.size();
+    return true;
+  }
+
+  // ---- control tokens; the text before them has been put out
+
+  void control(const FoundMarker& found) {
+    const bool think = found.marker == Marker::kThink || found.marker == Marker::kEndThink;
+    if (swallow_ > 0 && think) {
+      drop(found.size_bytes);
+      return;
+    }
+    swallow_ = 0;
+    switch (found.marker) {
+      case Marker::kEos:
+        at_ += found.size_bytes;
+        end_of_sentence();
+        return;
+      case Marker::kEndThink:
+        if (thinking_ && !in_invoke_) {
+          at_ += found.size_bytes;
+          thinking_ = false;
+          result_.thought_closed = true;
+          return;
+        }
+        break;
+      case Marker::kThink:
+        if (!in_invoke_) thinking_ = true;
+        break;
+      case Marker::kUser:  // the model plays the next turn
+        drop(found.size_bytes);
+        state_ = State::kDone;
+        return;
+      case Marker::kCallsBegin:
+        leave_thought();
+        interrupt_call();
+        at_ += found.size_bytes;
+        in_block_ = true;
+        return;
+      case Marker::kCallBegin:
+        leave_thought();
+        interrupt_call();
+        at_ += found.size_bytes;
+        legacy_name_.clear();
+        legacy_arguments_.clear();
+        state_ = State::kLegacyName;
+        return;
+      case Marker::kCallsEnd:
+        at_ += found.size_bytes;
+        if (!in_block_) result_.malformed = true;
+        in_block_ = false;
+        after_calls_ = true;
+        return;
+      default:
+        break;
+    }
+    drop(found.size_bytes);
+  }
+
+  void end_of_sentence() {
+    if (in_invoke_) {
+      result_.malformed = true;
+      end_call(!cut_);
+    }
+    if (thinking_ || in_block_) result_.malformed = true;
+    result_.ended = true;
+    state_ = State::kDone;
+  }
+
+  // A call inside an open thought: the thought is over.
+  void leave_thought() {
+    if (!thinking_) return;
+    thinking_ = false;
+    result_.malformed = true;
+  }
+
+  // ---- DSML; at_ stands on the tag
+
+  void dsml(const DsmlTag& tag) {
+    const std::string_view text = rest().substr(0, tag.size_bytes);
+    if (!text.ends_with('>') || !text.starts_with('<')) result_.malformed = true;
+    // Something stands in the middle of the tag; what follows it up to a > is still the tag.
+    const bool open = rest().substr(tag.size_bytes).starts_with('<') && !text.ends_with('>');
+    swallow_ = open ? kMostSwallowed : 0;
+    if (tag.kind == DsmlTag::Kind::kUnknown) {
+      drop(tag.size_bytes);
+      return;
+    }
+    leave_thought();
+    gap_.clear();
+    switch (tag.kind) {
+      case DsmlTag::Kind::kBlock:
+        block_tag(tag);
+        break;
+      case DsmlTag::Kind::kInvoke:
+        invoke_tag(tag);
+        break;
+      default:
+        parameter_tag(tag);
+    }
+  }
+
+  // Another call or the end of the block comes before the end of this one.
+  void interrupt_call() {
+    if (!in_invoke_) return;
+    result_.malformed = true;
+    end_call(true);
+  }
+
+  void block_tag(const DsmlTag& tag) {
+    interrupt_call();
+    if (tag.closing != in_block_) {
+      drop(tag.size_bytes);
+      if (tag.closing) after_calls_ = true;
+      return;
+    }
+    at_ += tag.size_bytes;
+    in_block_ = !tag.closing;
+    after_calls_ = tag.closing;
+  }
+
+  void invoke_tag(const DsmlTag& tag) {
+    if (tag.closing) {
+      if (!in_invoke_) {
+        drop(tag.size_bytes);
+        return;
+      }
+      at_ += tag.size_bytes;
+      end_call(true);
+      return;
+    }
+    interrupt_call();
+    if (!in_block_) result_.malformed = true;
+    at_ += tag.size_bytes;
+    begin_call(tag.has_name ? trim(tag.name) : "");
+  }
+
+  void parameter_tag(const DsmlTag& tag) {
+    if (tag.closing) {
+      drop(tag.size_bytes);
+      return;
+    }
+    at_ += tag.size_bytes;
+    state_ = State::kValue;
+    key_ = tag.name;
+    value_.clear();
+    const bool wanted = in_invoke_ && named_ && tag.has_name &&
+                        std::find(keys_.begin(), keys_.end(), key_) == keys_.end();
+    if (!wanted) {
+      result_.malformed = true;
+      value_kind_ = ValueKind::kIgnored;
+      return;
+    }
+    const Json* schema = property_schema(function_, key_);
+    const TextFit fit = text_fit(schema);
+    const bool says_text = tag.is_string == DsmlTag::IsString::kTrue;
+    if (tag.is_string == DsmlTag::IsString::kUnsaid) result_.malformed = true;
+    const bool text =
+        says_text ? fit != TextFit::kNoText
+                  : tag.is_string == DsmlTag::IsString::kUnsaid && fit == TextFit::kOnlyText;
+    value_kind_ = text ? ValueKind::kText : ValueKind::kJson;
+    if (!text) return;
+    add_key();
+    arguments("\"");
+  }
+
+  // ---- values
+
+  bool value_step() {
+    const FoundMarker found = find_marker(rest());
+    if (found.marker == Marker::kNone) {
+      if (!final_) return value_text(found.at);
+      const std::string_view tail = rest().substr(found.at);
+      const bool keep =
+          end_ == StreamEnd::kStop && tail.find('\xEF') == tail.npos && tail.find('|') == tail.npos;
+      put_value(keep ? rest() : rest().substr(0, found.at));
+      at_ = keep ? buffer_.size() : at_ + found.at;
+      return keep ? false : drop(rest().size());
+    }
+    if (found.marker == Marker::kEos) {
+      put_value(rest().substr(0, found.at));
+      at_ += found.at + found.size_bytes;
+      end_value(false);
+      end_of_sentence();
+      return true;
+    }
+    if (found.marker != Marker::kDsml) {  // other tokens are part of the value
+      put_value(rest().substr(0, found.at + found.size_bytes));
+      at_ += found.at + found.size_bytes;
+      return true;
+    }
+    const DsmlTag tag =
+        read_dsml_tag(rest().substr(found.at), found.size_bytes, options_.calls_block, final_);
+    if (tag.kind == DsmlTag::Kind::kPartial) return value_text(found.at);
+    const bool cut = final_ && at_ + found.at + tag.size_bytes == buffer_.size() &&
+                     !buffer_.ends_with('>') && tag.kind == DsmlTag::Kind::kUnknown;
+    if (tag.kind == DsmlTag::Kind::kUnknown && !cut) {
+      put_value(rest().substr(0, found.at + found.size_bytes));
+      at_ += found.at + found.size_bytes;
+      return true;
+    }
+    end_of_value(found.at, tag, cut);
+    return true;
+  }
+
+  // The value ends at a tag. Its own end is consumed, any other one is left for text_step.
+  void end_of_value(size_t end, const DsmlTag& tag, bool cut) {
+    const bool own = tag.kind == DsmlTag::Kind::kParameter && tag.closing;
+    std::string_view value = rest().substr(0, end);
+    if (!own && value.ends_with('\n')) value.remove_suffix(1);
+    put_value(value);
+    at_ += end;
+    if (cut) {
+      drop(tag.size_bytes);
+      return;  // finish() ends the value
+    }
+    const std::string_view text = rest().substr(0, tag.size_bytes);
+    if (!own || !text.ends_with('>') || !text.starts_with('<')) result_.malformed = true;
+    if (own) at_ += tag.size_bytes;
+    end_value(true);
+  }
+
+  // All that is certain but a last line end, which belongs to a tag that closes the value from
+  // outside.
+  bool value_text(size_t end) {
+    const size_t keep = rest().substr(0, end).ends_with('\n') ? 1 : 0;
+    if (end == keep) return false;
+    put_value(rest().substr(0, end - keep));
+    at_ += end - keep;
+    return true;
+  }
+
+  void put_value(std::string_view text) {
+    if (value_kind_ == ValueKind::kIgnored)
+      result_.raw_markup += text;
+    else if (value_kind_ == ValueKind::kJson)
+      value_ += text;
+    else if (!text.empty())
+      put_string(text);
+  }
+
+  // Escaped, whole characters only.
+  void put_string(std::string_view text) {
+    value_ += text;
+    const size_t good = utf8_valid_prefix(value_);
+    std::string_view tail = std::string_view(value_).substr(good);
+    const bool wait = tail.empty() || utf8_front(tail).state == Utf8State::kPartial;
+    const std::string out = wait ? value_.substr(0, good) : utf8_lossy(value_);
+    value_.erase(0, wait ? good : value_.size());
+    const std::string quoted = json_quote(out);
+    arguments(std::string_view(quoted).substr(1, quoted.size() - 2));
+  }
+
+  void end_value(bool terminated) {
+    state_ = State::kText;
+    if (!terminated) {
+      cut_ = true;
+      result_.malformed = true;
+    }
+    if (value_kind_ == ValueKind::kText) {
+      if (!value_.empty()) arguments(kReplacementUtf8);
+      arguments("\"");
+    } else if (value_kind_ == ValueKind::kJson) {
+      if (!terminated) return;  // half a value is none
+      const std::string json = repair_argument(value_, property_schema(function_, key_));
+      if (json != trim(value_)) result_.malformed = true;
+      add_key();
+      arguments(json);
+    }
+    value_.clear();
+  }
+
+  // ---- calls
+
+  void begin_call(std::string_view name) {
+    in_invoke_ = true;
+    named_ = !name.empty();
+    cut_ = false;
+    keys_.clear();
+    body_.clear();
+    function_ = nullptr;
+    if (!named_) {
+      result_.malformed = true;
+      return;
+    }
+    for (const Json& tool : options_.tools) {
+      const Json* tool_name = tool.find("name");
+      if (tool_name && tool_name->is_string() && tool_name->as_string() == name) function_ = &tool;
+    }
+    result_.tool_calls.push_back({.name = std::string(name), .arguments = ""});
+    result_.complete.push_back(false);
+    emit(Kind::kCallBegin, name, result_.tool_calls.size() - 1);
+  }
+
+  void arguments(std::string_view text) {
+    result_.tool_calls.back().arguments += text;
+    emit(Kind::kCallArguments, text, result_.tool_calls.size() - 1);
+  }
+
+  void add_key() {
+    arguments(keys_.empty() ? "{" : ", ");
+    arguments(json_quote(utf8_lossy(key_)));
+    arguments(": ");
+    keys_.push_back(key_);
+  }
+
+  void end_call(bool complete) {
+    in_invoke_ = false;
+    after_calls_ = !in_block_;
+    if (!all_blank(body_)) result_.malformed = true;
+    if (!named_) {
+      result_.raw_markup += body_;
+      return;
+    }
+    if (!keys_.empty()) {
+      arguments("}");
+      result_.raw_markup += body_;
+    } else {  // some models write the arguments as JSON between the tags
+      const std::optional<Json> object = parse_lenient_json(trim(body_));
+      const bool use = object && object->is_object();
+      arguments(use ? object->dump() : "{}");
+      if (!use) result_.raw_markup += body_;
+    }
+    result_.complete.back() = complete;
+    emit(Kind::kCallEnd, "", result_.tool_calls.size() - 1);
+  }
+
+  // ---- the call tokens of V3, R1 and V3.1
+
+  bool legacy_step() {
+    const FoundMarker found = find_marker(rest());
+    std::string& into = state_ == State::kLegacyName ? legacy_name_ : legacy_arguments_;
+    const size_t end = found.marker == Marker::kNone && final_ ? rest().size() : found.at;
+    into += rest().substr(0, end);
+    at_ += end;
+    switch (found.marker) {
+      case Marker::kNone:
+        return false;
+      case Marker::kCallSep:
+        at_ += found.size_bytes;
+        if (state_ == State::kLegacyArguments) result_.malformed = true;
+        state_ = State::kLegacyArguments;
+        return true;
+      case Marker::kCallEnd:
+        at_ += found.size_bytes;
+        end_legacy(true);
+        return true;
+      case Marker::kEos:
+      case Marker::kCallBegin:
+      case Marker::kCallsEnd:
+        result_.malformed = true;
+        end_legacy(true);
+        return true;
+      default:
+        return drop(found.size_bytes);
+    }
+  }
+
+  // V3.1: NAME sep JSON. V3 and R1: "function" sep NAME, a line end, the JSON in a fence.
+  void end_legacy(bool terminated) {
+    std::string name(trim(legacy_name_));
+    std::string_view json = trim(legacy_arguments_);
+    const size_t fence = json.find("```");
+    if (name == "function" && fence != json.npos && json.find('\n') < fence) {
+      name = trim(json.substr(0, json.find('\n')));
+      json = json.substr(std::min(json.find('\n', fence), json.size()));
+      if (json.ends_with("```")) json.remove_suffix(3);
+      json = trim(json);
+    }
+    state_ = State::kText;
+    begin_call(name);
+    body_ = json;
+    const std::optional<Json> object = parse_lenient_json(json);
+    const bool good = object && object->is_object();
+    if (!good || !terminated) result_.malformed = true;
+    const bool was_malformed = result_.malformed;
+    end_call(terminated);
+    result_.malformed = was_malformed;
+  }
+
+  enum class ValueKind : uint8_t { kIgnored, kText, kJson };
+
+  StreamOptions options_;
+  StreamedCompletion result_;
+  std::vector<StreamEvent> events_;
+  std::string buffer_;
+  size_t at_ = 0;  // consumed
+  State state_ = State::kText;
+  bool final_ = false;
+  StreamEnd end_ = StreamEnd::kStop;
+  bool thinking_ = false;
+  bool in_block_ = false;     // inside the wrapper of calls
+  bool after_calls_ = false;  // behind calls, where only blanks should come
+  size_t swallow_ = 0;        // inside a tag that something interrupted: bytes to look for its >
+  std::string gap_;           // blanks between and behind calls
+
+  bool in_invoke_ = false;
+  bool named_ = false;  // the call has a name; a nameless one is left out
+  bool cut_ = false;    // its last value has no end
+  const Json* function_ = nullptr;
+  std::vector<std::string> keys_;
+  std::string body_;  // text between the tags of an invoke
+
+  std::string key_, value_;
+  ValueKind value_kind_ = ValueKind::kIgnored;
+  std::string legacy_name_, legacy_arguments_;
+};
+
+bool StreamedCompletion::calls_tools() const {
+  return std::find(complete.begin(), complete.end(), true) != complete.end();
+}
+
+CompletionStream::CompletionStream(StreamOptions options)
+    : impl_(std::make_unique<Impl>(std::move(options))) {}
+CompletionStream::~CompletionStream() = default;
+CompletionStream::CompletionStream(CompletionStream&&) noexcept = default;
+CompletionStream& CompletionStream::operator=(CompletionStream&&) noexcept = default;
+
+std::vector<StreamEvent> CompletionStream::feed(std::string_view text) { return impl_->feed(text); }
+std::vector<StreamEvent> CompletionStream::finish(StreamEnd end) { return impl_->finish(end); }
+const StreamedCompletion& CompletionStream::result() const { return impl_->result(); }
+
+}  // namespace fathom
