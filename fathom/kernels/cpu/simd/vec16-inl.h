@@ -74,6 +74,14 @@ HWY_INLINE M16 operator==(V16 a, V16 b) { FATHOM_EACH16(M16, m, hn::Eq(a.v[i], b
 HWY_INLINE V16 select(M16 m, V16 yes, V16 no) {
   FATHOM_EACH16(V16, v, hn::IfThenElse(m.m[i], yes.v[i], no.v[i]));
 }
+// Lanes 2i and 2i + 1 change places.
+HWY_INLINE V16 swap_pairs16(V16 a) {
+#if HWY_TARGET == HWY_SCALAR
+  FATHOM_EACH16(V16, v, a.v[i ^ 1]);
+#else
+  FATHOM_EACH16(V16, v, hn::Shuffle2301(a.v[i]));
+#endif
+}
 // The larger; b where either is NaN (so the second operand is the running maximum when NaN shall be
 // ignored).
 HWY_INLINE V16 max16(V16 a, V16 b) { return select(a > b, a, b); }
