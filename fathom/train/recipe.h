@@ -28,7 +28,7 @@ struct StageOptions {
 
   void fields(OptionSet& o) {
     o.add("name", &name, "of the stage");
-    o.add("data", &data, "token shards, or folders of them");
+    o.add("data", &data, "token shards, or folders of them; {run} stands for the run folder");
     o.add("steps", &steps, "optimiser steps");
     o.add("trains", &trains, "all, main (everything but the indexer) or indexer");
     o.add("bias_update_speed", &bias_update_speed, "of the routing bias (V3: 0.001); 0: fixed");

@@ -97,7 +97,7 @@ void Trainer::run(TrainObserver& observer) {
 
 void Trainer::run_stage(const StageRecipe& stage, TrainObserver& observer) {
   set_trainable(model_, stage.stage.trains);
-  Batcher batcher(open_shards(stage.stage.data), stage.batch, special_);
+  Batcher batcher(open_shards(data_paths(stage)), stage.batch, special_);
   Optimizer optimizer(ctx_, model_.weights.params, stage.optimizer);
   if (!resumed_from_.empty()) load_optimizer(resumed_from_, &optimizer);
   resumed_from_.clear();
@@ -111,6 +111,14 @@ void Trainer::run_stage(const StageRecipe& stage, TrainObserver& observer) {
     if (state_.stage_step == stage.stage.steps || (every > 0 && state_.stage_step % every == 0))
       save_train_checkpoint(run_, model_, optimizer, state_, stage.stage.keep_checkpoints);
   }
+}
+
+std::vector<std::string> Trainer::data_paths(const StageRecipe& stage) const {
+  constexpr std::string_view kRun = "{run}";
+  std::vector<std::string> out = stage.stage.data;
+  for (std::string& path : out)
+    if (const size_t at = path.find(kRun); at != path.npos) path.replace(at, kRun.size(), run_);
+  return out;
 }
 
 StepReport Trainer::step(const StageRecipe& stage, Batcher& batcher, Optimizer& optimizer) {

@@ -52,6 +52,7 @@ class Trainer {
   void run_stage(const StageRecipe& stage, TrainObserver& observer);
   StepReport step(const StageRecipe& stage, Batcher& batcher, Optimizer& optimizer);
   void write_metrics(const StepReport& r);
+  std::vector<std::string> data_paths(const StageRecipe& stage) const;  // with {run} replaced
 
   Ctx ctx_;
   Recipe recipe_;

@@ -1,0 +1,216 @@
+// fathom demo: from random weights to a small V3.2-class model that answers, through all published
+// stages.
+#include <fmt/core.h>
+
+#include <chrono>
+#include <filesystem>
+
+#include "fathom/base/file.h"
+#include "fathom/cli/args.h"
+#include "fathom/cli/demo_table.h"
+#include "fathom/cli/train_progress.h"
+#include "fathom/eval/generated_problems.h"
+#include "fathom/task/synth/corpus.h"
+#include "fathom/text/bpe_trainer.h"
+#include "fathom/text/chat_tokens.h"
+#include "fathom/train/data/packer.h"
+
+namespace fathom {
+
+int cmd_report(Args args);
+
+namespace {
+
+struct DemoOptions {
+  std::string run = "runs/demo";
+  std::string recipe = "recipes/demo.toml";
+  std::vector<std::string> families = {"addition:1-3",     "mod10:2-6",        "multiplication:1-2",
+                                       "sort_letters:1-4", "sort_numbers:1-3", "string_edit:1-3"};
+  int64_t documents = 30000, chat_records = 20000, problems = 300, threads = 0;
+  bool resume = false;
+
+  void fields(OptionSet& o) {
+    o.add("run", &run, "folder for everything that is made");
+    o.add("recipe", &recipe, "model and stages");
+    o.add("families", &families, "generated problems, NAME[:LOW-HIGH][*WEIGHT]");
+    o.add("documents", &documents, "of the pre-training corpus");
+    o.add("chat_records", &chat_records, "of the fine-tuning corpus");
+    o.add("problems", &problems, "held-out problems of an evaluation");
+    o.add("threads", &threads, "threads; 0: all cores");
+    o.add("resume", &resume, "go on with a demo that was interrupted");
+  }
+};
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+CorpusOptions corpus_options(const DemoOptions& o) {
+  CorpusOptions c;
+  c.output = o.run + "/corpus";
+  c.families = o.families;
+  c.documents = o.documents;
+  c.chat_records = o.chat_records;
+  c.held_out_problems = o.problems;
+  return c;
+}
+
+// Texts, tokenizer, shards. Each part is made once; a resumed demo finds them.
+void prepare_data(const DemoOptions& o, int64_t vocab_size, ThreadPool& pool) {
+  const std::string tokenizer_path = o.run + "/tokenizer.json";
+  if (o.resume && folder_exists(o.run + "/shards/validation")) return;
+  double begin_s = now_s();
+  CorpusOptions corpus = corpus_options(o);
+  const CorpusCounts counts = make_corpus(corpus);
+  corpus.output = o.run + "/validation";  // the same families, other texts
+  corpus.seed = 2;
+  corpus.documents = std::max<int64_t>(o.documents / 100, 20);
+  corpus.chat_records = corpus.held_out_problems = 0;
+  make_corpus(corpus);
+  fmt::print(
+      "corpus      {} documents ({:.1f} MB), {} chats ({:.1f} MB), {} held-out problems in {:.1f} "
+      "s\n",
+      counts.documents, static_cast<double>(counts.pretrain_bytes) / 1e6, counts.chat_records,
+      static_cast<double>(counts.sft_bytes) / 1e6, counts.held_out_problems, now_s() - begin_s);
+
+  begin_s = now_s();
+  BpeTrainOptions bpe{.vocab_size = static_cast<int32_t>(vocab_size), .individual_digits = true};
+  bpe.special_tokens.assign(kChatSpecialTokens.begin(), kChatSpecialTokens.end());
+  BpeTrainer trainer(bpe);
+  const CorpusOptions texts = corpus_options(o);
+  const ProblemMix mix(texts.families);
+  constexpr int64_t kTokenizerDocuments = 5000;
+  for (int64_t i = 0; i < std::min(o.documents, kTokenizerDocuments); ++i)
+    trainer.add(pretrain_document(texts, mix, static_cast<uint64_t>(i)));
+  write_file_atomic(tokenizer_path, trainer.train());
+  const Tokenizer tokenizer = Tokenizer::load(tokenizer_path);
+  fmt::print("tokenizer   {} tokens in {:.1f} s\n", tokenizer.vocab_size(), now_s() - begin_s);
+
+  begin_s = now_s();
+  PackCounts packed;
+  const auto pack_one = [&](const std::string& input, const std::string& output) {
+    PackOptions p;
+    p.inputs = {input};
+    p.output = output;
+    p.overwrite = true;
+    const PackCounts c = pack(p, tokenizer, pool);
+    packed.document_tokens += c.document_tokens;
+    packed.chat_tokens += c.chat_tokens;
+  };
+  pack_one(o.run + "/corpus/pretrain.jsonl", o.run + "/shards/pretrain");
+  pack_one(o.run + "/corpus/sft.jsonl", o.run + "/shards/sft");
+  pack_one(o.run + "/validation/pretrain.jsonl", o.run + "/shards/validation");
+  fmt::print("shards      {:.2f} M text tokens, {:.2f} M chat tokens in {:.1f} s\n",
+             static_cast<double>(packed.document_tokens) / 1e6,
+             static_cast<double>(packed.chat_tokens) / 1e6, now_s() - begin_s);
+}
+
+// Validation loss, indexer KL and attention mass before and after each stage.
+class DemoObserver final : public ProgressObserver {
+ public:
+  DemoObserver(const DemoOptions& o, Runtime& runtime, Trainer& trainer, DemoTable& table)
+      : ProgressObserver(o.run, o.run + "/tokenizer.json"),
+        runtime_(runtime),
+        trainer_(trainer),
+        table_(table) {
+    BatchOptions b;
+    b.batch_size = 8;
+    b.seed = 99;
+    Batcher batcher(open_shards({o.run + "/shards/validation"}), b);
+    const Batch batch = batcher.batch(0);
+    batch_ = train_batch(batch, b.batch_size * b.seq_len);
+  }
+
+  void on_stage_begin(const StageRecipe& stage, const TrainState& state) override {
+    if (state.stage_step == 0) before_ = measure(stage);
+    tokens_ = state.tokens;
+    seconds_ = state.seconds;
+    ProgressObserver::on_stage_begin(stage, state);
+  }
+
+  void on_stage_end(const StageRecipe& stage, const TrainState& state,
+                    const Model& model) override {
+    ProgressObserver::on_stage_end(stage, state, model);
+    const LossReport after = measure(stage);
+    table_.stages.push_back({.name = stage.stage.name,
+                             .steps = stage.stage.steps,
+                             .tokens = state.tokens - tokens_,
+                             .seconds = state.seconds - seconds_,
+                             .loss_before = before_.lm,
+                             .loss_after = after.lm,
+                             .kl_before = before_.mean_kl(),
+                             .kl_after = after.mean_kl(),
+                             .mass = after.mean_mass()});
+  }
+
+ private:
+  LossReport measure(const StageRecipe& stage) {
+    ObjectiveOptions o = stage.objective;
+    o.form = "absorbed";
+    o.indexer_kl_weight = 1;
+    o.indexer_mass_topk = trainer_.model().config.index_topk;
+    Ctx ctx = runtime_.ctx();
+    return run_objective(ctx, trainer_.model(), batch_, count_losses(batch_), o);
+  }
+
+  Runtime& runtime_;
+  Trainer& trainer_;
+  DemoTable& table_;
+  TrainBatch batch_;
+  LossReport before_;
+  int64_t tokens_ = 0;
+  double seconds_ = 0;
+};
+
+ProblemScores answer(Runtime& runtime, const Model& model, const Tokenizer& tokenizer,
+                     const std::vector<Problem>& problems, KeySelection selection, bool thinking) {
+  Ctx ctx = runtime.ctx();
+  EngineOptions options;
+  options.selection = selection;
+  Engine engine(ctx, model, options);
+  ProblemEvalOptions eval;
+  eval.thinking = thinking;
+  if (selection == KeySelection::kSparse) eval.index_topk = model.config.index_topk;
+  return evaluate_problems(engine, tokenizer, problems, eval);
+}
+
+void evaluate(const DemoOptions& o, Runtime& runtime, const Model& model, DemoTable& table) {
+  const Tokenizer tokenizer = Tokenizer::load(o.run + "/tokenizer.json");
+  const std::vector<Problem> problems = read_problems(o.run + "/corpus/held_out.jsonl");
+  fmt::print("evaluating  {} held-out problems three times\n", problems.size());
+  table.thinking = answer(runtime, model, tokenizer, problems, KeySelection::kSparse, true);
+  table.direct = answer(runtime, model, tokenizer, problems, KeySelection::kSparse, false);
+  table.thinking_dense = answer(runtime, model, tokenizer, problems, KeySelection::kDense, true);
+}
+
+}  // namespace
+
+int cmd_demo(Args args) {
+  DemoOptions options;
+  CommandLine line("demo", "train a small V3.2-class model from nothing and let it answer");
+  options.fields(line.options());
+  if (!line.parse(args)) return kExitOk;
+  const double begin_s = now_s();
+  Runtime runtime(Precision::kF32, options.threads);
+  const Recipe recipe = read_recipe(options.recipe);
+  if (!options.resume) std::filesystem::remove_all(options.run);
+  make_folders(options.run);
+  prepare_data(options, recipe.config.vocab_size, runtime.pool);
+  const BatchTokens special = batch_tokens(Tokenizer::load(options.run + "/tokenizer.json"));
+  std::vector<std::string> notes;
+  Trainer trainer(runtime.ctx(), recipe, options.run, options.resume, special, &notes);
+  for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
+  DemoTable table;
+  DemoObserver observer(options, runtime, trainer, table);
+  trainer.run(observer);
+  evaluate(options, runtime, trainer.model(), table);
+  const std::string text = demo_table_text(table, trainer.model().config);
+  log_demo_table(table, trainer.state().global_step, trainer.log());
+  fmt::print("\n{}\n", text);
+  cmd_report(std::vector<std::string>{options.run});
+  fmt::print("everything is in {}; the whole took {}\n", options.run,
+             human_duration(now_s() - begin_s));
+  return kExitOk;
+}
+
+}  // namespace fathom

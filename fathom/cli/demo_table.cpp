@@ -1,0 +1,88 @@
+#include "fathom/cli/demo_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace fathom {
+namespace {
+
+constexpr size_t kSamples = 3;
+
+std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
+
+// The first correct answer of as many families as samples are shown, else any.
+std::vector<const ProblemAnswer*> samples_of(const ProblemScores& scores) {
+  std::vector<const ProblemAnswer*> out;
+  for (const bool correct_only : {true, false}) {
+    for (const ProblemAnswer& a : scores.answers) {
+      const bool known = std::ranges::any_of(
+          out, [&](const ProblemAnswer* o) { return o->problem.family == a.problem.family; });
+      if (out.size() < kSamples && !known && (a.correct || !correct_only)) out.push_back(&a);
+    }
+  }
+  return out;
+}
+
+std::string sample_text(const ProblemAnswer& a) {
+  return fmt::format("{} ({}): {}\n  {}", a.problem.family, a.correct ? "right" : "wrong",
+                     a.problem.prompt, a.text);
+}
+
+}  // namespace
+
+std::string demo_table_text(const DemoTable& table, const ModelConfig& config) {
+  std::string out = fmt::format("{:<12} {:>6} {:>9} {:>8} {:>18} {:>20} {:>8}\n", "stage", "steps",
+                                "tokens", "seconds", "validation loss", "indexer KL", "mass");
+  for (const DemoStage& s : table.stages)
+    out +=
+        fmt::format("{:<12} {:>6} {:>9} {:>8.1f} {:>8.4f} -> {:<7.4f} {:>8.4f} -> {:<8.4f} {:>7}\n",
+                    s.name, s.steps, s.tokens, s.seconds, s.loss_before, s.loss_after, s.kl_before,
+                    s.kl_after, percent(s.mass));
+  out += fmt::format("(mass: share of the attention that the {} best-scored keys hold)\n\n",
+                     config.index_topk);
+  out += fmt::format("{:<16} {:>9} {:>16} {:>16} {:>16} {:>12}\n", "held-out", "problems", "direct",
+                     "thinking", "thinking, dense", "tokens each");
+  const auto row = [&](const FamilyScore& thinking, const FamilyScore& direct,
+                       const FamilyScore& dense) {
+    out += fmt::format("{:<16} {:>9} {:>16} {:>16} {:>16} {:>12.0f}\n", thinking.family,
+                       thinking.num_problems, percent(direct.accuracy()),
+                       percent(thinking.accuracy()), percent(dense.accuracy()),
+                       static_cast<double>(thinking.num_tokens) /
+                           static_cast<double>(std::max<int64_t>(thinking.num_problems, 1)));
+  };
+  for (const FamilyScore& f : table.thinking.families) {
+    const FamilyScore* direct = table.direct.find(f.family);
+    const FamilyScore* dense = table.thinking_dense.find(f.family);
+    row(f, direct ? *direct : FamilyScore{}, dense ? *dense : FamilyScore{});
+  }
+  row(table.thinking.all, table.direct.all, table.thinking_dense.all);
+  out += fmt::format("sparse answers attend to {} of the keys they could see\n\n",
+                     percent(table.thinking.keys_share));
+  for (const ProblemAnswer* a : samples_of(table.thinking)) out += sample_text(*a) + "\n";
+  return out;
+}
+
+void log_demo_table(const DemoTable& table, int64_t step, RunLog& log) {
+  for (const DemoStage& s : table.stages) {
+    log.cell(step, "Stages in figures", s.name, "tokens", std::to_string(s.tokens));
+    log.cell(step, "Stages in figures", s.name, "seconds", fmt::format("{:.1f}", s.seconds));
+    log.cell(step, "Stages in figures", s.name, "validation loss",
+             fmt::format("{:.4f} to {:.4f}", s.loss_before, s.loss_after));
+    log.cell(step, "Stages in figures", s.name, "indexer KL",
+             fmt::format("{:.4f} to {:.4f}", s.kl_before, s.kl_after));
+    log.cell(step, "Stages in figures", s.name, "attention mass of the selected", percent(s.mass));
+  }
+  const auto column = [&](const char* name, const ProblemScores& scores) {
+    for (const FamilyScore& f : scores.families)
+      log.cell(step, "Held-out accuracy", f.family, name, percent(f.accuracy()));
+    log.cell(step, "Held-out accuracy", "all", name, percent(scores.all.accuracy()));
+  };
+  column("direct", table.direct);
+  column("thinking", table.thinking);
+  column("thinking, dense", table.thinking_dense);
+  for (const ProblemAnswer* a : samples_of(table.thinking))
+    log.text(step, "sample", sample_text(*a));
+}
+
+}  // namespace fathom

@@ -1,0 +1,31 @@
+// The one table in which the demo says what it reached.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fathom/eval/generated_problems.h"
+#include "fathom/model/config.h"
+#include "fathom/train/run_log.h"
+
+namespace fathom {
+
+struct DemoStage {
+  std::string name;
+  int64_t steps = 0, tokens = 0;
+  double seconds = 0;
+  double loss_before = 0, loss_after = 0;  // validation, next token
+  double kl_before = 0, kl_after = 0;      // of the indexer, mean over layers, validation
+  double mass = 0;                         // attention mass of the index_topk best-scored keys
+};
+
+struct DemoTable {
+  std::vector<DemoStage> stages;
+  ProblemScores thinking, direct, thinking_dense;
+};
+
+std::string demo_table_text(const DemoTable& table, const ModelConfig& config);
+// The same as tables and samples of the run's report.
+void log_demo_table(const DemoTable& table, int64_t step, RunLog& log);
+
+}  // namespace fathom
