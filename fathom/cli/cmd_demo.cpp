@@ -144,13 +144,18 @@ class DemoObserver final : public ProgressObserver {
   }
 
  private:
+  // The loss as the stage runs; KL and mass over all keys, hence with dense attention.
   LossReport measure(const StageRecipe& stage) {
-    ObjectiveOptions o = stage.objective;
-    o.form = "absorbed";
+    ObjectiveOptions o;
     o.indexer_kl_weight = 1;
     o.indexer_mass_topk = trainer_.model().config.index_topk;
     Ctx ctx = runtime_.ctx();
-    return run_objective(ctx, trainer_.model(), batch_, count_losses(batch_), o);
+    LossReport r = run_objective(ctx, trainer_.model(), batch_, count_losses(batch_), o);
+    if (stage.objective.attention == "sparse") {
+      o.attention = "sparse";
+      r.lm = run_objective(ctx, trainer_.model(), batch_, count_losses(batch_), o).lm;
+    }
+    return r;
   }
 
   Runtime& runtime_;
