@@ -117,6 +117,10 @@ TEST_CASE("adjoint of concat_last for rows, heads and strided slices") {
   CHECK(grad_check(b, {u, v}, [&](Ctx& ctx) {
           return Checked(concat_last(ctx, slice(u, 2, 1, 3), slice(v, 1, 1, 2)));
         }) == "");
+  CHECK(grad_check(b, {x}, [&](Ctx& ctx) {  // crossed halves of one tensor
+          const auto [left, right] = split_last(x, 2, 2);
+          return Checked(concat_last(ctx, right, left));
+        }) == "");
   Ctx ctx = b.ctx(nullptr);
   const Value z = concat_last(ctx, slice(u, 2, 1, 3), slice(v, 1, 1, 2));
   CHECK(z->as<double>()[(1 * 2 + 1) * 6 + 2] == u->as<double>()[(1 * 2 + 1) * 5 + 3]);
