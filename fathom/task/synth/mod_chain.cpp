@@ -1,6 +1,10 @@
-// "mod 10: 7,+5,*3,-4=?": operators applied left to right, each result reduced. Factors are coprime
-// to the modulus, so that no step forgets what came before it and the answer cannot be guessed from
-// the end of the chain.
+// "mod 10: 7,+5,*3,-4=?": operators applied left to right, each result reduced. The thinking writes
+// plain sums, which small models learn far sooner than modular ones; a subtraction first adds the
+// modulus:
+//   mod 10   7+5=12;2*3=06;16-4=12            two digits, the last one goes on
+//   mod 11   7+5=12>1;1*3=3>3;14-4=10>10      the remainder behind ">" goes on
+// Factors are coprime to the modulus, so that no step forgets what came before it and the answer
+// cannot be guessed from the end of the chain.
 #include <fmt/core.h>
 
 #include <numeric>
@@ -20,10 +24,13 @@ Problem make_chain(Rng& rng, int64_t modulus, int num_steps) {
     while (op == '*' && (operand == 1 || std::gcd(operand, modulus) != 1)) {
       operand = rng.range(2, modulus - 1);
     }
-    const int64_t raw = op == '+' ? value + operand : op == '-' ? value - operand : value * operand;
-    const int64_t result = (raw % modulus + modulus) % modulus;
+    const int64_t left = op == '-' ? value + modulus : value;
+    const int64_t raw = op == '+' ? left + operand : op == '-' ? left - operand : left * operand;
+    const int64_t result = raw % modulus;
     problem.prompt += fmt::format(",{}{}", op, operand);
-    problem.thinking += fmt::format("{}{}{}{}={}", i > 0 ? ";" : "", value, op, operand, result);
+    problem.thinking += fmt::format("{}{}{}{}=", i > 0 ? ";" : "", left, op, operand);
+    problem.thinking +=
+        modulus == 10 ? fmt::format("{:02}", raw) : fmt::format("{}>{}", raw, result);
     value = result;
   }
   problem.prompt += "=?";
