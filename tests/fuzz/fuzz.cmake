@@ -2,6 +2,9 @@
 # libFuzzer programs; otherwise driver.cpp runs a fixed number of mutations as a test.
 # A target links the rooms whose headers it includes.
 add_custom_target(fuzzers)
+if(NOT FATHOM_FUZZ)
+  add_library(fuzz_driver OBJECT ${PROJECT_SOURCE_DIR}/tests/fuzz/driver.cpp)
+endif()
 file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/fuzz/*_fuzz.cpp)
 foreach(source IN LISTS fuzz_sources)
   get_filename_component(program ${source} NAME_WE)
@@ -17,7 +20,7 @@ foreach(source IN LISTS fuzz_sources)
     target_link_options(${program} PRIVATE -fsanitize=fuzzer)
     continue()
   endif()
-  target_sources(${program} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/driver.cpp)
+  target_link_libraries(${program} PRIVATE fuzz_driver fathom_base)
   set(seeds ${PROJECT_SOURCE_DIR}/tests/fuzz/seeds/${name})
   if(NOT EXISTS ${seeds})
     set(seeds "")
