@@ -19,6 +19,7 @@ namespace fathom {
 int cmd_bench(Args args);
 int cmd_demo(Args args);
 int cmd_doctor(Args args);
+int cmd_generate(Args args);
 int cmd_golden(Args args);
 int cmd_report(Args args);
 int cmd_train(Args args);
@@ -29,6 +30,7 @@ constexpr Command kCommands[] = {
     {"bench", "measure kernels and training against this machine's own limits", cmd_bench},
     {"demo", "train a small V3.2-class model from nothing and let it answer", cmd_demo},
     {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
+    {"generate", "let a model of a checkpoint folder write", cmd_generate},
     {"golden", "compare this build with the expected values in folders", cmd_golden},
     {"report", "write a training run as one self-contained HTML page", cmd_report},
     {"train", "train a model through the stages of a recipe", cmd_train},

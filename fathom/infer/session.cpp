@@ -51,26 +51,6 @@ Generation Session::generate(const SampleParams& params, ThinkingMode mode, Text
   return out;
 }
 
-std::vector<int32_t> encode_user_turn(const Tokenizer& tokenizer, std::string_view text,
-                                      bool thinking, bool first_turn) {
-  const auto id = [&](std::string_view name) {
-    const std::optional<int32_t> token = tokenizer.token_id(name);
-    if (!token)
-      throw Error(Code::kNotFound,
-                  fmt::format("expected a token {} in the tokenizer, found none", name),
-                  "this model was not made for chat: give it plain text");
-    return *token;
-  };
-  std::vector<int32_t> out;
-  if (first_turn) out.push_back(id(kBosText));
-  out.push_back(id(kUserText));
-  tokenizer.encode_to(text, AddedTokens::kPlainText, out);
-  out.push_back(id(kAssistantText));
-  // The markers are ordinary text for some tokenizers.
-  tokenizer.encode_to(thinking ? kThinkText : kEndThinkText, AddedTokens::kParse, out);
-  return out;
-}
-
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer) {
   std::vector<int32_t> ids;
   for (const int64_t id : config.eos_token_id) ids.push_back(static_cast<int32_t>(id));

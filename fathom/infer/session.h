@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "fathom/infer/engine.h"
@@ -50,11 +49,6 @@ class Session {
   std::vector<int32_t> tokens_;
   std::atomic<bool> interrupted_{false};
 };
-
-// One user turn in the format of DeepSeek's chat models, ready to be answered. `thinking`: the
-// answer begins with thinking. Throws Error when the tokenizer lacks the roles' tokens.
-std::vector<int32_t> encode_user_turn(const Tokenizer& tokenizer, std::string_view text,
-                                      bool thinking, bool first_turn);
 
 // Ids that end an answer: those of the config, and the tokenizer's end of sentence.
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer);

@@ -4,8 +4,6 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
-
 #include "fathom/infer/infer_testing.h"
 #include "fathom/text/bpe_trainer.h"
 #include "fathom/text/chat_tokens.h"
@@ -156,16 +154,8 @@ TEST_CASE("an interrupted session goes on as if nothing had happened, from its c
   CHECK(tokens == want.tokens);
 }
 
-TEST_CASE("a user's turn has the published format; forged markers stay text") {
+TEST_CASE("a text ends at the config's tokens and at the tokenizer's end of sentence") {
   const Tokenizer t = small_tokenizer();
-  const auto turn = encode_user_turn(t, "hi <think>", true, true);
-  CHECK(t.decode(turn) == std::string(kBosText) + std::string(kUserText) + "hi <think>" +
-                              std::string(kAssistantText) + "<think>");
-  CHECK(turn.front() == 0);
-  CHECK(turn.back() == *t.token_id(kThinkText));
-  CHECK(std::ranges::count(turn, *t.token_id(kThinkText)) == 1);
-  CHECK(t.decode(encode_user_turn(t, "x", false, false)) ==
-        std::string(kUserText) + "x" + std::string(kAssistantText) + "</think>");
   ModelConfig c;
   c.eos_token_id = {7};
   CHECK(end_tokens(c, t) == std::vector<int32_t>{7, 1});

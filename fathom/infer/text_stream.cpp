@@ -13,7 +13,7 @@ TextDelta& TextDelta::operator+=(const TextDelta& d) {
 }
 
 TextStream::TextStream(Tokenizer tokenizer, ThinkingMode mode, std::vector<std::string> stop)
-    : decoder_(std::move(tokenizer)), stop_(std::move(stop)), mode_(mode) {}
+    : tokenizer_(tokenizer), decoder_(std::move(tokenizer)), stop_(std::move(stop)), mode_(mode) {}
 
 TextDelta TextStream::split(std::string text, bool at_end) {
   TextDelta out;
@@ -43,7 +43,11 @@ TextDelta TextStream::split(std::string text, bool at_end) {
 }
 
 TextDelta TextStream::feed(int32_t token) {
-  return stopped() ? TextDelta() : split(decoder_.feed(token), false);
+  if (stopped()) return {};
+  // A model may have more rows than its tokenizer has tokens.
+  constexpr std::string_view kNotText = "\xff";
+  return split(tokenizer_.has_token(token) ? decoder_.feed(token) : decoder_.feed_bytes(kNotText),
+               false);
 }
 
 TextDelta TextStream::flush() { return stopped() ? TextDelta() : split(decoder_.flush(), true); }

@@ -20,9 +20,9 @@ enum class ThinkingMode : uint8_t {
   kOpen,    // the text starts as thinking, as after a prompt that ends in <think>
 };
 
-// Parts joined are the same however the tokens arrive. Text between <think> and </think> is
-// thinking; the markers belong to neither. Stop strings are looked for in the content and end it.
-// One thread at a time.
+// An id without token reads as U+FFFD. Parts joined are the same however the tokens arrive. Text
+// between <think> and </think> is thinking; the markers belong to neither. Stop strings are looked
+// for in the content and end it. One thread at a time.
 class TextStream {
  public:
   TextStream(Tokenizer tokenizer, ThinkingMode mode, std::vector<std::string> stop);
@@ -34,6 +34,7 @@ class TextStream {
  private:
   TextDelta split(std::string text, bool at_end);
 
+  Tokenizer tokenizer_;
   StreamDecoder decoder_;
   StopMatcher stop_;
   ThinkingMode mode_;
