@@ -12,7 +12,6 @@
 #include "fathom/cli/runtime.h"
 #include "fathom/infer/session.h"
 #include "fathom/model/checkpoint_source.h"
-#include "fathom/text/chat_format.h"
 #include "fathom/text/chat_tokens.h"
 
 namespace fathom {
@@ -90,23 +89,13 @@ ThinkingMode thinking_mode(const std::string& word) {
 
 std::vector<int32_t> encode_prompt(const GenerateOptions& o, const Tokenizer& tokenizer,
                                    ThinkingMode mode) {
-  const std::optional<int32_t> bos = tokenizer.token_id(kBosText);
   if (mode == ThinkingMode::kRaw) {
     std::vector<int32_t> ids;
-    if (bos) ids.push_back(*bos);
+    if (const std::optional<int32_t> bos = tokenizer.token_id(kBosText)) ids.push_back(*bos);
     tokenizer.encode_to(o.prompt, AddedTokens::kParse, ids);
     return ids;
   }
-  if (!tokenizer.token_id(kUserText) || !tokenizer.token_id(kAssistantText))
-    throw Error(Code::kNotFound,
-                fmt::format("{}: expected tokens {} and {} in the tokenizer, found none", o.folder,
-                            kUserText, kAssistantText),
-                "this model was not made for chat: use --thinking raw");
-  const Message user{.role = Role::kUser, .content = o.prompt};
-  const ChatOptions chat{.mode =
-                             mode == ThinkingMode::kOpen ? ThinkMode::kThinking : ThinkMode::kChat};
-  return tokenizer.encode_segments(render_chat({}, std::span(&user, 1), chat, own_chat_template()))
-      .ids;
+  return encode_user_turn(tokenizer, o.prompt, mode == ThinkingMode::kOpen, true);
 }
 
 void print_rates(size_t num_prompt, const Generation& g, const Printer& timing,
@@ -134,7 +123,11 @@ int cmd_generate(Args args) {
   if (!line.parse(args)) return kExitOk;
   const ThinkingMode mode = thinking_mode(o.thinking);
   o.sample.seed = static_cast<uint64_t>(o.seed);
-  check_params(o.sample);
+  try {
+    check_params(o.sample);
+  } catch (const Error& e) {
+    throw UsageError(e.message(), e.hint());
+  }
 
   Runtime runtime(Precision::kF32, o.threads);
   Ctx ctx = runtime.ctx();

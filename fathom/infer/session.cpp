@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "fathom/text/chat_format.h"
 #include "fathom/text/chat_tokens.h"
 
 namespace fathom {
@@ -49,6 +50,19 @@ Generation Session::generate(const SampleParams& params, ThinkingMode mode, Text
     out.stop = stream.stop();
   }
   return out;
+}
+
+std::vector<int32_t> encode_user_turn(const Tokenizer& tokenizer, const std::string& text,
+                                      bool thinking, bool first_turn) {
+  for (const std::string_view role : {kUserText, kAssistantText})
+    if (!tokenizer.token_id(role))
+      throw Error(Code::kNotFound,
+                  fmt::format("expected a token {} in the tokenizer, found none", role),
+                  "this model was not made for chat: give it plain text to continue");
+  const Message user{.role = Role::kUser, .content = text};
+  const ChatOptions options{.mode = thinking ? ThinkMode::kThinking : ThinkMode::kChat,
+                            .add_bos = first_turn};
+  return tokenizer.encode_segments(render_chat({}, {&user, 1}, options, own_chat_template())).ids;
 }
 
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer) {

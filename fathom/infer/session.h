@@ -50,6 +50,12 @@ class Session {
   std::atomic<bool> interrupted_{false};
 };
 
+// One user turn in the V3.2 format (text/chat_format.h), ready to be answered; `thinking`: the
+// answer begins with thinking. Markers in `text` stay text. Throws Error when the tokenizer lacks
+// the roles' tokens.
+std::vector<int32_t> encode_user_turn(const Tokenizer& tokenizer, const std::string& text,
+                                      bool thinking, bool first_turn);
+
 // Ids that end an answer: those of the config, and the tokenizer's end of sentence.
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer);
 
