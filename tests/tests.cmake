@@ -20,6 +20,16 @@ script_test(docs_paths unit ${Python3_EXECUTABLE} tools/docs_test.py)
 script_test(lint_rules unit ${Python3_EXECUTABLE} tools/lint.py --no-format)
 script_test(lint_planted unit ${Python3_EXECUTABLE} tools/lint_test.py)
 if(TARGET fathom)
+  # Every folder that concerns the model, in one run for each precision.
+  set(golden_folders v32-nano v32-tiny v32-tiny-fp8 v32-tiny-fp8-ue8m0 fp8-units v3-tiny v2lite-tiny v2-tiny
+      moonlight-tiny kimi-tiny glm-dsa-tiny mscale-split-tiny)
+  list(TRANSFORM golden_folders PREPEND tests/golden/)
+  foreach(precision f32 f64)
+    script_test(golden_${precision} golden $<TARGET_FILE:fathom> golden ${golden_folders} --precision ${precision} --quiet)
+  endforeach()
+  script_test(golden_ref golden ${CMAKE_COMMAND} -E env FATHOM_ISA=ref
+              $<TARGET_FILE:fathom> golden tests/golden/v32-nano tests/golden/glm-dsa-tiny --quiet)
+  script_test(golden_altered golden ${Python3_EXECUTABLE} tests/golden/altered_test.py $<TARGET_FILE:fathom>)
   script_test(cli_exit_codes unit tests/cli/exit_codes.sh $<TARGET_FILE:fathom>)
   script_test(cli_report unit tests/cli/report.sh $<TARGET_FILE:fathom>)
   script_test(cli_generate unit ${Python3_EXECUTABLE} tests/cli/generate.py $<TARGET_FILE:fathom>)

@@ -54,7 +54,10 @@ class GoldenCheck {
   void mark(const std::string& name) { seen_.insert(name); }
   double forward_limit(
       const std::string& name) const;  // by precision and by how the value is stored
+  bool has_any(const std::string& prefix) const;
+  // Throws Error unless they are [B,T] integers of the vocabulary.
   std::vector<std::vector<int32_t>> input_ids() const;
+  const ModelConfig& config() const { return config_; }  // empty for FP8 components
   GoldenReport finish();
 
  private:
@@ -62,6 +65,7 @@ class GoldenCheck {
   Precision precision_;
   Runtime runtime_;
   SafetensorsFile expected_;
+  ModelConfig config_;
   std::set<std::string> seen_;
   GoldenReport report_;
 };
@@ -69,6 +73,7 @@ class GoldenCheck {
 // Every sequence whole; the last token of each has no target.
 TrainBatch golden_batch(const std::vector<std::vector<int32_t>>& ids);
 
+void check_golden_constants(GoldenCheck& check);
 void check_golden_forward(GoldenCheck& check);
 void check_golden_fp8_model(GoldenCheck& check);
 void check_golden_fp8_units(GoldenCheck& check);

@@ -4,8 +4,11 @@
 
 #include <cmath>
 
+#include "fathom/base/file.h"
+#include "fathom/base/json.h"
 #include "fathom/cli/golden.h"
 #include "fathom/model/checkpoint_source.h"
+#include "fathom/model/rope_frequencies.h"
 #include "fathom/ops/basic.h"
 #include "fathom/train/objective.h"
 
@@ -55,14 +58,16 @@ void run(GoldenCheck& check, const Model& model, const std::string& prefix,
   }
 }
 
-// Continues the first sequence by argmax, each token from a whole forward pass.
+// Continues the first sequences by argmax, each token from a whole forward pass.
 void greedy(GoldenCheck& check, const Model& model) {
   Runtime& rt = check.runtime();
-  std::vector<int32_t> ids = check.input_ids()[0];
   const Tensor want = check.expected().tensor("greedy.ids");
-  const int64_t n = want.view.numel();
+  const int64_t n = want.view.numel(), per_seq = want.view.last();
+  const std::vector<std::vector<int32_t>> prompts = check.input_ids();
   Tensor got_ids = empty(rt.arena, DType::kI64, {n}), got_logp = empty(rt.arena, DType::kF64, {n});
+  std::vector<int32_t> ids;
   for (int64_t i = 0; i < n; ++i) {
+    if (i % per_seq == 0) ids = prompts.at(static_cast<size_t>(i / per_seq));
     Ctx ctx = rt.ctx();
     Step step;
     step.add_sequence(ids);
@@ -84,10 +89,11 @@ void greedy(GoldenCheck& check, const Model& model) {
     check.compare("greedy.logprobs", got_logp, check.forward_limit("greedy.logprobs"));
 }
 
-bool any_with(const GoldenCheck& check, const std::string& prefix) {
-  for (const SafetensorsEntry& e : check.expected().entries())
-    if (e.name.starts_with(prefix)) return true;
-  return false;
+// Does the folder hold values of the forward pass that the prefix names?
+bool has_forward(const GoldenCheck& check, const std::string& prefix) {
+  for (const char* name : {"hidden.", "attn.", "router.", "mtp."})
+    if (check.has_any(prefix + name)) return true;
+  return check.has(prefix + "logits") || check.has(prefix + "logprobs");
 }
 
 }  // namespace
@@ -107,13 +113,32 @@ TrainBatch golden_batch(const std::vector<std::vector<int32_t>>& ids) {
   return b;
 }
 
+// What about.json says of the constants that follow from the config.
+void check_golden_constants(GoldenCheck& check) {
+  const std::string path = check.folder() + "/about.json";
+  if (!file_exists(path)) return;
+  const Json about = Json::parse(read_file(path), path);
+  const ModelConfig& c = check.config();
+  const auto constant = [&](const std::string& name, double got, const Json& want) {
+    check.figure(name, got, want.as_double(), 1e-12 * (1 + std::fabs(want.as_double())));
+  };
+  if (const Json* j = about.find("softmax_scale")) constant("softmax_scale", c.softmax_scale(), *j);
+  if (const Json* j = about.find("rope_amplitude"))
+    constant("rope_amplitude", c.rope_amplitude(), *j);
+  if (const Json* j = about.find("inv_freq")) {
+    const std::vector<double> f = rope_frequencies(c);
+    for (size_t i = 0; i < j->items().size(); ++i)
+      constant(fmt::format("inv_freq.{}", i), i < f.size() ? f[i] : NAN, j->items()[i]);
+  }
+}
+
 void check_golden_forward(GoldenCheck& check) {
   Ctx ctx = check.runtime().ctx();
   const Model model = load_model(ctx, check.folder(), WeightUse::kServe);
   check.mark("input_ids");
   const bool sparse = model.config.has_dsa();
-  if (check.has("logits")) run(check, model, "", sparse ? "sparse" : "dense", "absorbed");
-  if (any_with(check, "dense.")) run(check, model, "dense.", "dense", "absorbed");
+  if (has_forward(check, "")) run(check, model, "", sparse ? "sparse" : "dense", "absorbed");
+  if (has_forward(check, "dense.")) run(check, model, "dense.", "dense", "absorbed");
   if (check.has("greedy.ids")) greedy(check, model);
 }
 

@@ -15,10 +15,10 @@ enum class Precision : uint8_t { kF32, kF64 };  // kF64 runs the reference kerne
 struct Runtime {
   explicit Runtime(Precision precision = Precision::kF32, int64_t threads = 0)
       : pool(threads > 0 ? static_cast<int>(threads) : default_threads()),
-        real(precision == Precision::kF64 ? DType::kF64 : DType::kF32) {}
+        real(precision == Precision::kF64 ? DType::kF64 : DType::kF32),
+        reference(precision == Precision::kF64 || env_value("FATHOM_ISA") == "ref") {}
 
   Ctx ctx(Tape* tape = nullptr, Probe* probe = nullptr) {
-    const bool reference = real == DType::kF64 || env_value("FATHOM_ISA") == "ref";
     return {.kernels = reference ? cpu_ref() : cpu_simd(),
             .pool = pool,
             .arena = arena,
@@ -37,6 +37,7 @@ struct Runtime {
   ThreadPool pool;
   Arena arena;
   DType real;
+  bool reference;  // plain loops instead of the vector kernels
 };
 
 }  // namespace fathom

@@ -153,7 +153,7 @@ class Builder {
     Tensor scale;
     Tensor raw = source_.find(name, {n, k}, &scale);
     const DType t = raw.view.dtype;
-    if (t == DType::kF16 || (ctx_.real == DType::kF64 && !scale))
+    if (t == DType::kF16 || t == DType::kF64 || (ctx_.real == DType::kF64 && !scale))
       return Weight::stored(name, dense(name, {n, k}, {n, k}), {});
     return Weight::stored(name, std::move(raw), std::move(scale));
   }
