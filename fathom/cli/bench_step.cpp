@@ -123,9 +123,12 @@ BenchStepResult bench_step(const BenchStepOptions& o) {
     for (int64_t i = 0; i < o.warmup_steps + o.steps; ++i) {
       const TrainBatch& batch = probe_batch;
       const double begin_s = now_s();
-      Tape tape;
-      Ctx ctx = rt.ctx(&tape);
-      run_objective(ctx, model, batch, count_losses(batch), objective);
+      const LossCounts counts = count_losses(batch);
+      for (size_t first = 0; first + 1 < batch.bounds.size();) {
+        Tape tape;
+        Ctx ctx = rt.ctx(&tape);
+        run_objective(ctx, model, take_part(batch, o.rows_per_pass, &first), counts, objective);
+      }
       const double optimizer_s = now_s();
       optimizer.step(plain, 1e-3, optimizer.grad_norm(plain));
       model.weights.pack(plain, true);

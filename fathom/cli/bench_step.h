@@ -18,6 +18,7 @@ struct BenchStepOptions {
   int64_t steps = 8, warmup_steps = 2;
   std::string form = "naive";
   int64_t rounds = 1;
+  int64_t rows_per_pass = 1024;
   std::string peer;
 
   void fields(OptionSet& o) {
@@ -26,6 +27,8 @@ struct BenchStepOptions {
     o.add("seq_len", &seq_len, "tokens of a sequence");
     o.add("steps", &steps, "timed steps");
     o.add("warmup_steps", &warmup_steps, "steps before them");
+    o.add("rows_per_pass", &rows_per_pass,
+          "rows of one forward and backward pass; gradients add up over the passes");
     o.add("rounds", &rounds, "how often the steps (and the peer) are run, in turn");
     o.add("peer", &peer, "command that prints \"tokens/s median N\"; run in turn with the steps");
     o.add("form", &form, "of attention: naive (as the PyTorch script) or absorbed");
