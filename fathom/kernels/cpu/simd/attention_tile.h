@@ -17,10 +17,6 @@ namespace fathom::simd {
 
 constexpr int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
 
-// The lowest n bits; n is clamped to 0 .. 64.
-constexpr uint64_t low_bits(int64_t n) {
-  return n <= 0 ? 0 : n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
-}
 // One more than the index of the last bit.
 inline int64_t bits_end(uint64_t mask) { return 64 - std::countl_zero(mask); }
 

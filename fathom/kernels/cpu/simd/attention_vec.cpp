@@ -1,6 +1,7 @@
 #include "fathom/kernels/cpu/simd/attention_vec.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,133 +13,144 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
+#include "fathom/kernels/cpu/simd/vec16-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd {
 namespace HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using D = hn::CappedTag<float, 16>;
-using V = hn::Vec<D>;
-using M = hn::Mask<D>;
-constexpr int kLanes = HWY_LANES(float) < 16 ? HWY_LANES(float) : 16;
-constexpr int kParts = 16 / kLanes;     // vectors that make 16 logical lanes
-constexpr int kVecs = kBlock / kLanes;  // vectors of a block
+constexpr int kParts = kBlock / 16;  // of a block
 constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
 
-HWY_INLINE V fused(V a, V b, V c) {
-#if HWY_NATIVE_FMA
-  return hn::MulAdd(a, b, c);
-#else
-  return hn::Set(D(), std::fma(hn::GetLane(a), hn::GetLane(b), hn::GetLane(c)));
-#endif
-}
+#define FATHOM_PARTS _Pragma("GCC unroll 4") for (int i = 0; i < kParts; ++i)
 
-// e^x, exact 1 at 0 and exact 0 below -87.3; for x up to 88. Cephes' polynomial.
-HWY_INLINE V exp16(V x) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  const M tiny = hn::Lt(x, hn::Set(d, -87.3f));
-  const V n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
-  V r = fused(n, hn::Set(d, -0.693359375f), x);
-  r = fused(n, hn::Set(d, 2.12194440e-4f), r);
-  V p = hn::Set(d, 1.9875691500e-4f);
-  p = fused(p, r, hn::Set(d, 1.3981999507e-3f));
-  p = fused(p, r, hn::Set(d, 8.3334519073e-3f));
-  p = fused(p, r, hn::Set(d, 4.1665795894e-2f));
-  p = fused(p, r, hn::Set(d, 1.6666665459e-1f));
-  p = fused(p, r, hn::Set(d, 5.0000001201e-1f));
-  p = fused(p, hn::Mul(r, r), hn::Add(r, hn::Set(d, 1.0f)));
-  const auto power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
-  return hn::IfThenZeroElse(tiny, hn::Mul(p, hn::BitCast(d, power)));
-}
-
-// log x for normal x > 0. Cephes' polynomial.
-HWY_INLINE V log16(V x) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  const auto bits = hn::BitCast(di, x);
-  auto exponent = hn::Sub(hn::ShiftRight<23>(bits), hn::Set(di, 126));
-  V m = hn::BitCast(d, hn::Or(hn::And(bits, hn::Set(di, 0x007FFFFF)), hn::Set(di, 0x3F000000)));
-  const M low = hn::Lt(m, hn::Set(d, 0.707106781186547524f));
-  V e = hn::ConvertTo(d, exponent);
-  e = hn::Sub(e, hn::IfThenElseZero(low, hn::Set(d, 1.0f)));
-  m = hn::Sub(hn::Add(m, hn::IfThenElseZero(low, m)), hn::Set(d, 1.0f));
-  const V z = hn::Mul(m, m);
-  V p = hn::Set(d, 7.0376836292e-2f);
-  for (const float c : {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                        -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f})
-    p = fused(p, m, hn::Set(d, c));
-  p = hn::Mul(hn::Mul(p, m), z);
-  p = fused(e, hn::Set(d, -2.12194440e-4f), p);
-  p = fused(z, hn::Set(d, -0.5f), p);
-  return fused(e, hn::Set(d, 0.693359375f), hn::Add(m, p));
-}
-
-// Lanes of vector `part` of a block.
-HWY_INLINE M lanes_of(uint64_t mask, int part) {
-  const uint64_t bits = mask >> (part * kLanes);
-  uint8_t bytes[8];
-  std::memcpy(bytes, &bits, sizeof bits);
-  return hn::LoadMaskBits(D(), bytes);
-}
-
-// The sum of 16 logical lanes: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
-HWY_INLINE float tree(const V (&v)[kParts]) {
-  HWY_ALIGN float x[16];
-  const D d;
-  for (int i = 0; i < kParts; ++i) hn::Store(v[i], d, x + i * kLanes);
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
-}
-
-// The 64 numbers v: per lane (0 + 1) + (2 + 3), then the tree.
-HWY_INLINE float sum_block(const V (&v)[kVecs]) {
-  V part[kParts];
-  for (int i = 0; i < kParts; ++i)
-    part[i] = hn::Add(hn::Add(v[i], v[i + kParts]), hn::Add(v[i + 2 * kParts], v[i + 3 * kParts]));
-  return tree(part);
-}
-
-HWY_INLINE float max_block(const V (&v)[kVecs]) {
-  V top = v[0];
+// Sixteen bits of a row's mask.
+HWY_INLINE M16 part_of(uint64_t mask, int part) {
+  uint64_t bits = mask >> (16 * part);
+  M16 out;
 #pragma GCC unroll 16
-  for (int i = 1; i < kVecs; ++i) top = hn::Max(top, v[i]);
-  return hn::GetLane(hn::MaxOfLanes(D(), top));
+  for (int i = 0; i < kVecsOf16; ++i, bits >>= kLanesOf16) {
+    uint8_t bytes[8];
+    std::memcpy(bytes, &bits, sizeof bits);
+    out.m[i] = hn::LoadMaskBits(D16(), bytes);
+  }
+  return out;
 }
 
-float exp1(float x) { return hn::GetLane(exp16(hn::Set(D(), x))); }
-float log1(float x) { return hn::GetLane(log16(hn::Set(D(), x))); }
+HWY_INLINE uint64_t bits_of(M16 m) {
+  uint64_t out = 0;
+#pragma GCC unroll 16
+  for (int i = 0; i < kVecsOf16; ++i) {
+    uint8_t bytes[8] = {};
+    hn::StoreMaskBits(D16(), m.m[i], bytes);
+    uint64_t bits;
+    std::memcpy(&bits, bytes, sizeof bits);
+    out |= bits << (i * kLanesOf16);
+  }
+  return out;
+}
+
+HWY_INLINE V16 zero_unless(M16 m, V16 a) {
+  V16 out;
+#pragma GCC unroll 16
+  for (int i = 0; i < kVecsOf16; ++i) out.v[i] = hn::IfThenElseZero(m.m[i], a.v[i]);
+  return out;
+}
+HWY_INLINE M16 both(M16 a, M16 b) {
+  M16 out;
+#pragma GCC unroll 16
+  for (int i = 0; i < kVecsOf16; ++i) out.m[i] = hn::And(a.m[i], b.m[i]);
+  return out;
+}
+
+// e^x for softmax: x at most a little above 0; exact 1 at 0, exact 0 below -87.3; NaN stays NaN.
+// Two thirds of the work of exp16.
+HWY_INLINE V16 exp_softmax(V16 x) {
+  const float kRound = 12582912;  // 1.5 * 2^23: adding it rounds to an integer
+  const V16 shifted = fused(x, splat(1.44269504f), splat(kRound));
+  const V16 n = shifted - splat(kRound);
+  V16 r = fused(n, splat(-0.693145751953125f), x);
+  r = fused(n, splat(-1.428606765330187e-06f), r);
+  V16 p = fused(r, splat(1.9875691500e-4f), splat(1.3981999507e-3f));  // Cephes expf
+  p = fused(p, r, splat(8.3334519073e-3f));
+  p = fused(p, r, splat(4.1665795894e-2f));
+  p = fused(p, r, splat(1.6666665459e-1f));
+  p = fused(p, r, splat(5.0000001201e-1f));
+  p = fused(p, r * r, r) + splat(1);
+  const DI16 di;
+  V16 out;
+#pragma GCC unroll 16
+  for (int i = 0; i < kVecsOf16; ++i) {
+    const auto power = hn::ShiftLeft<23>(hn::BitCast(di, shifted.v[i]));
+    const auto scaled = hn::BitCast(D16(), hn::Add(hn::BitCast(di, p.v[i]), power));
+    out.v[i] = hn::IfThenZeroElse(hn::Lt(x.v[i], hn::Set(D16(), -87.3f)), scaled);
+  }
+  return out;
+}
+
+// log x for normal x > 0, Cephes logf.
+HWY_INLINE V16 log16(V16 x) {
+  const DI16 di;
+  V16 m, e;
+#pragma GCC unroll 16
+  for (int i = 0; i < kVecsOf16; ++i) {
+    const auto bits = hn::BitCast(di, x.v[i]);
+    e.v[i] = hn::ConvertTo(D16(), hn::Sub(hn::ShiftRight<23>(bits), hn::Set(di, 126)));
+    m.v[i] =
+        hn::BitCast(D16(), hn::Or(hn::And(bits, hn::Set(di, 0x007FFFFF)), hn::Set(di, 0x3F000000)));
+  }
+  const M16 low = splat(0.707106781186547524f) > m;
+  e = e - zero_unless(low, splat(1));
+  m = m + zero_unless(low, m) - splat(1);
+  const V16 z = m * m;
+  V16 p = splat(7.0376836292e-2f);
+  p = fused(p, m, splat(-1.1514610310e-1f));
+  p = fused(p, m, splat(1.1676998740e-1f));
+  p = fused(p, m, splat(-1.2420140846e-1f));
+  p = fused(p, m, splat(1.4249322787e-1f));
+  p = fused(p, m, splat(-1.6668057665e-1f));
+  p = fused(p, m, splat(2.0000714765e-1f));
+  p = fused(p, m, splat(-2.4999993993e-1f));
+  p = fused(p, m, splat(3.3333331174e-1f));
+  p = fused(e, splat(-2.12194440e-4f), p * m * z);
+  p = fused(z, splat(-0.5f), p);
+  return fused(e, splat(0.693359375f), m + p);
+}
+
+HWY_INLINE float first_lane(V16 a) { return hn::GetLane(a.v[0]); }
+
+// Per lane (0 + 1) + (2 + 3), then the tree.
+HWY_INLINE float sum_block(const V16 (&v)[kParts]) { return sum16((v[0] + v[1]) + (v[2] + v[3])); }
+HWY_INLINE float largest_block(const V16 (&v)[kParts]) {
+  return largest16(max16(max16(v[0], v[1]), max16(v[2], v[3])));
+}
+
+// scale * s, -inf where masked
+HWY_INLINE void masked_scores(const float* s, uint64_t mask, float scale, V16 (&v)[kParts]) {
+  FATHOM_PARTS v[i] = load16(s + 16 * i) * splat(scale);
+  if (mask == ~uint64_t{0}) return;
+  FATHOM_PARTS v[i] = select(part_of(mask, i), v[i], splat(kMinusInf));
+}
 
 void softmax_group(float* s, const uint64_t* mask, int64_t rows, float scale, float* max,
                    float* sum, float* alpha) {
-  const D d;
   HWY_ALIGN float change[16] = {};
+  V16 v[kParts];
   for (int64_t r = 0; r < rows; ++r) {
-    V v[kVecs];
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      const V x = hn::Mul(hn::LoadU(d, s + r * kBlock + i * kLanes), hn::Set(d, scale));
-      v[i] = hn::IfThenElse(lanes_of(mask[r], i), x, hn::Set(d, kMinusInf));
-      hn::StoreU(v[i], d, s + r * kBlock + i * kLanes);
-    }
+    masked_scores(s + r * kBlock, mask[r], scale, v);
     const float before = max[r];
-    max[r] = std::max(before, max_block(v));
+    max[r] = std::max(before, largest_block(v));
     change[r] = before == max[r] ? 0 : before - max[r];
   }
-  for (int i = 0; i < kParts; ++i) {
-    const V a = exp16(hn::Load(d, change + i * kLanes));
-    hn::Store(a, d, change + i * kLanes);
-  }
+  store16(exp_softmax(load16(change)), change);
   for (int64_t r = 0; r < rows; ++r) {
     alpha[r] = change[r];
-    V v[kVecs];
-    const V top = hn::Set(d, max[r] == kMinusInf ? 0 : max[r]);
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      v[i] = exp16(hn::Sub(hn::LoadU(d, s + r * kBlock + i * kLanes), top));
-      hn::StoreU(v[i], d, s + r * kBlock + i * kLanes);
+    masked_scores(s + r * kBlock, mask[r], scale, v);
+    const V16 top = splat(max[r] == kMinusInf ? 0 : max[r]);
+    FATHOM_PARTS {
+      v[i] = exp_softmax(v[i] - top);
+      store16(v[i], s + r * kBlock + 16 * i);
     }
     sum[r] = sum[r] * alpha[r] + sum_block(v);
   }
@@ -152,130 +164,90 @@ void softmax_block(float* s, const uint64_t* mask, int64_t rows, float scale, fl
 }
 
 void scale_rows(float* z, int64_t ld, int64_t cols, int64_t rows, const float* alpha) {
-  const D d;
   for (int64_t r = 0; r < rows; ++r) {
     if (alpha[r] == 1) continue;
-    const V a = hn::Set(d, alpha[r]);
-    for (int64_t c = 0; c < cols; c += kLanes)
-      hn::StoreU(hn::Mul(hn::LoadU(d, z + r * ld + c), a), d, z + r * ld + c);
+    for (float* p = z + r * ld; p < z + r * ld + cols; p += 16)
+      store16(load16(p) * splat(alpha[r]), p);
   }
 }
 
 void merge_rows(float* z, const float* z2, int64_t ld, int64_t cols, int64_t rows, float* max,
                 float* sum, const float* max2, const float* sum2) {
-  const D d;
   for (int64_t r = 0; r < rows; ++r) {
     if (sum2[r] == 0) continue;
-    const bool first = sum[r] == 0;
-    const float top = first ? max2[r] : std::max(max[r], max2[r]);
-    const float a = first ? 0 : exp1(max[r] - top), b = exp1(max2[r] - top);
-    max[r] = top;
-    sum[r] = first ? sum2[r] : sum[r] * a + sum2[r] * b;
-    const V va = hn::Set(d, a), vb = hn::Set(d, b);
-    for (int64_t c = 0; c < cols; c += kLanes) {
-      const V y = hn::LoadU(d, z2 + r * ld + c);
-      const V both = fused(hn::LoadU(d, z + r * ld + c), va, hn::Mul(y, vb));
-      hn::StoreU(first ? y : both, d, z + r * ld + c);
+    if (sum[r] == 0) {
+      max[r] = max2[r];
+      sum[r] = sum2[r];
+      std::copy_n(z2 + r * ld, cols, z + r * ld);
+      continue;
     }
+    const float top = std::max(max[r], max2[r]);
+    const V16 a = exp_softmax(splat(max[r] - top)), b = exp_softmax(splat(max2[r] - top));
+    max[r] = top;
+    sum[r] = sum[r] * first_lane(a) + sum2[r] * first_lane(b);
+    for (int64_t c = r * ld; c < r * ld + cols; c += 16)
+      store16(fused(load16(z + c), a, load16(z2 + c) * b), z + c);
   }
 }
 
 void divide(const float* z, float sum, int64_t cols, float* out) {
-  const D d;
-  const V s = hn::Set(d, sum);
-  int64_t c = 0;
-  for (; c + kLanes <= cols; c += kLanes) hn::StoreU(hn::Div(hn::LoadU(d, z + c), s), d, out + c);
-  for (; c < cols; ++c) out[c] = z[c] / sum;
+  sweep(cols, [&](int64_t i, auto part)
+                  HWY_ATTR { store16(load16(z + i, part) / splat(sum), out + i, part); });
 }
 
 void softmax_backward(float* s, float* dp, const uint64_t* mask, int64_t rows, float scale,
                       const float* lse, const float* delta) {
-  const D d;
-  const V vscale = hn::Set(d, scale);
   for (int64_t r = 0; r < rows; ++r) {
-    const V vlse = hn::Set(d, lse[r]), vdelta = hn::Set(d, delta[r]);
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      float *ps = s + r * kBlock + i * kLanes, *pd = dp + r * kBlock + i * kLanes;
-      const M seen = lanes_of(mask[r], i);
-      const V p = hn::IfThenElseZero(seen, exp16(hn::Sub(hn::Mul(hn::LoadU(d, ps), vscale), vlse)));
-      const V g = hn::Mul(hn::Mul(p, hn::Sub(hn::LoadU(d, pd), vdelta)), vscale);
-      hn::StoreU(p, d, ps);
-      hn::StoreU(hn::IfThenElseZero(seen, g), d, pd);
+    FATHOM_PARTS {
+      float *ps = s + r * kBlock + 16 * i, *pd = dp + r * kBlock + 16 * i;
+      V16 p = exp_softmax(load16(ps) * splat(scale) - splat(lse[r]));
+      V16 g = p * (load16(pd) - splat(delta[r])) * splat(scale);
+      if (mask[r] != ~uint64_t{0}) {
+        const M16 seen = part_of(mask[r], i);
+        p = zero_unless(seen, p);
+        g = zero_unless(seen, g);
+      }
+      store16(p, ps);
+      store16(g, pd);
     }
   }
 }
 
 float dot(const float* a, const float* b, int64_t n) {
-  const D d;
-  V sum[kParts];
-  for (int i = 0; i < kParts; ++i) sum[i] = hn::Zero(d);
-  HWY_ALIGN float ta[16] = {}, tb[16] = {};
-  for (int64_t c = 0; c < n; c += 16) {
-    const float *pa = a + c, *pb = b + c;
-    if (n - c < 16) {
-      std::copy(pa, a + n, ta);
-      std::copy(pb, b + n, tb);
-      pa = ta;
-      pb = tb;
-    }
-    for (int i = 0; i < kParts; ++i)
-      sum[i] = fused(hn::LoadU(d, pa + i * kLanes), hn::LoadU(d, pb + i * kLanes), sum[i]);
-  }
-  return tree(sum);
+  V16 sum = zero16();
+  sweep(n, [&](int64_t i, auto part)
+               HWY_ATTR { sum = fused(load16(a + i, part), load16(b + i, part), sum); });
+  return sum16(sum);
 }
 
 void add_probabilities(const float* s, int64_t heads, uint64_t mask, float scale, const float* lse,
                        float* out) {
-  const D d;
-  V sum[kVecs];
-#pragma GCC unroll 16
-  for (int i = 0; i < kVecs; ++i) sum[i] = hn::Zero(d);
-  for (int64_t h = 0; h < heads; ++h) {
-    const V vlse = hn::Set(d, lse[h]);
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      const V x = hn::Mul(hn::LoadU(d, s + h * kBlock + i * kLanes), hn::Set(d, scale));
-      sum[i] = hn::Add(sum[i], exp16(hn::Sub(x, vlse)));
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kVecs; ++i)
-    hn::StoreU(hn::IfThenElseZero(lanes_of(mask, i), sum[i]), d, out + i * kLanes);
+  V16 sum[kParts];
+  FATHOM_PARTS sum[i] = zero16();
+  for (int64_t h = 0; h < heads; ++h, s += kBlock)
+    FATHOM_PARTS sum[i] = sum[i] + exp_softmax(load16(s + 16 * i) * splat(scale) - splat(lse[h]));
+  FATHOM_PARTS store16(zero_unless(part_of(mask, i), sum[i]), out + 16 * i);
 }
 
 void relu_combine(const float* dots, int64_t heads, const float* w, float* out) {
-  const D d;
-  const V zero = hn::Zero(d);
-  V sum[kVecs];
-#pragma GCC unroll 16
-  for (int i = 0; i < kVecs; ++i) sum[i] = zero;
-  for (int64_t h = 0; h < heads; ++h) {
-    const V vw = hn::Set(d, w[h]);
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      const V x = hn::LoadU(d, dots + h * kBlock + i * kLanes);
-      sum[i] = fused(vw, hn::IfThenZeroElse(hn::Le(x, zero), x), sum[i]);  // a NaN stays one
+  V16 sum[kParts];
+  FATHOM_PARTS sum[i] = zero16();
+  for (int64_t h = 0; h < heads; ++h, dots += kBlock) FATHOM_PARTS {
+      const V16 x = load16(dots + 16 * i);
+      sum[i] = fused(splat(w[h]), select(zero16() >= x, zero16(), x), sum[i]);  // a NaN stays one
     }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kVecs; ++i) hn::StoreU(sum[i], d, out + i * kLanes);
+  FATHOM_PARTS store16(sum[i], out + 16 * i);
 }
 
 void relu_backward(float* dots, int64_t heads, uint64_t mask, const float* w, const float* g,
                    float* dw) {
-  const D d;
-  const V zero = hn::Zero(d);
-  for (int64_t h = 0; h < heads; ++h) {
-    const V vw = hn::Set(d, w[h]);
-    V products[kVecs];
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      float* p = dots + h * kBlock + i * kLanes;
-      const V x = hn::LoadU(d, p), vg = hn::LoadU(d, g + i * kLanes);
-      const M open = hn::And(lanes_of(mask, i), hn::Gt(x, zero));
-      products[i] = hn::IfThenElseZero(open, hn::Mul(vg, x));
-      hn::StoreU(hn::IfThenElseZero(open, hn::Mul(vg, vw)), d, p);
+  for (int64_t h = 0; h < heads; ++h, dots += kBlock) {
+    V16 products[kParts];
+    FATHOM_PARTS {
+      const V16 x = load16(dots + 16 * i), d = load16(g + 16 * i);
+      const M16 open = both(part_of(mask, i), x > zero16());
+      products[i] = zero_unless(open, d * x);
+      store16(zero_unless(open, d * splat(w[h])), dots + 16 * i);
     }
     dw[h] += sum_block(products);
   }
@@ -283,45 +255,31 @@ void relu_backward(float* dots, int64_t heads, uint64_t mask, const float* w, co
 
 float kl_row(float* p, float* scores, const uint64_t* mask, int64_t blocks, bool gradient,
              float grad_scale) {
-  const D d;
-  float top = kMinusInf, total = 0;
-  V v[kVecs];
+  float top = kMinusInf, total = 0, sum = 0, kl = 0;
+  V16 v[kParts];
   for (int64_t b = 0; b < blocks; ++b) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i)
-      v[i] = hn::IfThenElse(lanes_of(mask[b], i), hn::LoadU(d, scores + b * kBlock + i * kLanes),
-                            hn::Set(d, kMinusInf));
-    top = std::max(top, max_block(v));
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) v[i] = hn::LoadU(d, p + b * kBlock + i * kLanes);
+    masked_scores(scores + b * kBlock, mask[b], 1, v);
+    top = std::max(top, largest_block(v));
+    FATHOM_PARTS v[i] = load16(p + b * kBlock + 16 * i);
     total += sum_block(v);
   }
-  float sum = 0;
   for (int64_t b = 0; b < blocks; ++b) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      const V x = hn::Sub(hn::LoadU(d, scores + b * kBlock + i * kLanes), hn::Set(d, top));
-      v[i] = hn::IfThenElseZero(lanes_of(mask[b], i), exp16(x));
-    }
+    masked_scores(scores + b * kBlock, mask[b], 1, v);
+    FATHOM_PARTS v[i] = exp_softmax(v[i] - splat(top));
     sum += sum_block(v);
   }
-  const float lse = top + log1(sum);
-  const V smallest = hn::Set(d, std::numeric_limits<float>::min());
-  float kl = 0;
+  const V16 lse = splat(top) + log16(splat(sum));
+  const V16 smallest = splat(std::numeric_limits<float>::min());
+  const V16 share_of = splat(1) / splat(total);
   for (int64_t b = 0; b < blocks; ++b) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kVecs; ++i) {
-      float *pp = p + b * kBlock + i * kLanes, *ps = scores + b * kBlock + i * kLanes;
-      const M seen = lanes_of(mask[b], i);
-      const V share = hn::Div(hn::LoadU(d, pp), hn::Set(d, total));
-      const V logp = hn::Sub(hn::LoadU(d, ps), hn::Set(d, lse));
-      const V term = hn::Mul(share, hn::Sub(log16(hn::Max(share, smallest)), logp));
-      v[i] = hn::IfThenElseZero(hn::And(seen, hn::Gt(share, smallest)), term);
-      hn::StoreU(hn::IfThenElseZero(seen, share), d, pp);
-      if (gradient) {
-        const V g = hn::Mul(hn::Set(d, grad_scale), hn::Sub(exp16(logp), share));
-        hn::StoreU(hn::IfThenElseZero(seen, g), d, ps);
-      }
+    FATHOM_PARTS {
+      float *pp = p + b * kBlock + 16 * i, *ps = scores + b * kBlock + 16 * i;
+      const M16 seen = part_of(mask[b], i);
+      const V16 share = load16(pp) * share_of, logp = load16(ps) - lse;
+      const V16 term = share * (log16(max16(share, smallest)) - logp);
+      v[i] = zero_unless(both(seen, share > smallest), term);
+      store16(zero_unless(seen, share), pp);
+      if (gradient) store16(zero_unless(seen, splat(grad_scale) * (exp_softmax(logp) - share)), ps);
     }
     kl += sum_block(v);
   }
@@ -329,27 +287,101 @@ float kl_row(float* p, float* scores, const uint64_t* mask, int64_t blocks, bool
 }
 
 uint64_t above(const float* s, float threshold) {
-  const D d;
   uint64_t mask = 0;
-#pragma GCC unroll 16
-  for (int i = 0; i < kVecs; ++i) {
-    uint8_t bytes[8] = {};
-    hn::StoreMaskBits(d, hn::Gt(hn::LoadU(d, s + i * kLanes), hn::Set(d, threshold)), bytes);
-    uint64_t bits;
-    std::memcpy(&bits, bytes, sizeof bits);
-    mask |= bits << (i * kLanes);
-  }
+  FATHOM_PARTS mask |= bits_of(load16(s + 16 * i) > splat(threshold)) << (16 * i);
   return mask;
 }
 
+using U16 = hn::RebindToUnsigned<D16>;
+
+void orders(const float* s, uint32_t* order) {
+  const D16 d;
+  const U16 du;
+  const DI16 di;
+  for (int64_t i = 0; i < kBlock; i += kLanesOf16) {
+    const auto x = hn::Add(hn::LoadU(d, s + i), hn::Zero(d));
+    const auto bits = hn::BitCast(di, x);
+    const auto sign = hn::ShiftRight<31>(bits);  // all ones for negative numbers
+    const auto flip = hn::Or(sign, hn::Set(di, std::numeric_limits<int32_t>::min()));
+    const auto order_bits = hn::BitCast(d, hn::Xor(bits, flip));
+    const auto numbers = hn::IfThenElseZero(hn::Gt(x, hn::Set(d, kMinusInf)), order_bits);
+    hn::StoreU(hn::BitCast(du, numbers), du, order + i);
+  }
+}
+
+// How many of n orders are at least `pivot`; lanes from n on in the last vector hold 0, the pivot
+// does not.
+HWY_INLINE int64_t count_from(const uint32_t* order, int64_t n, uint32_t pivot) {
+  const U16 du;
+  const DI16 di;
+  // Compared as signed numbers with the top bit turned over, which AVX2 has.
+  const auto turn = hn::Set(du, 0x80000000u);
+  const auto limit = hn::BitCast(di, hn::Set(du, (pivot - 1) ^ 0x80000000u));
+  auto count = hn::Zero(di);
+  for (int64_t i = 0; i < n; i += kLanesOf16) {
+    const auto x = hn::BitCast(di, hn::Xor(hn::LoadU(du, order + i), turn));
+    count = hn::Sub(count, hn::VecFromMask(di, hn::Gt(x, limit)));
+  }
+  return hn::GetLane(hn::SumOfLanes(di, count));
+}
+
+uint32_t keep_best(int32_t* pos, uint32_t* order, int64_t n, int64_t topk) {
+  std::fill_n(order + n, 16, 0u);
+  // The largest number that at least topk orders reach, bit by bit from the top.
+  uint32_t last = 0;
+  int64_t reach = n;
+  for (uint32_t bit = 0x80000000u; bit != 0 && reach != topk; bit >>= 1) {
+    const int64_t count = count_from(order, n, last | bit);
+    if (count < topk) continue;
+    last |= bit;
+    reach = count;
+  }
+  // reach == topk: everything from `last` on stays. Else `last` is the order of the topk-th, and
+  // some of its equals go.
+  const bool all = reach == topk;
+  int64_t equal_left = all ? topk : topk - (last == ~0u ? 0 : count_from(order, n, last + 1));
+  const U16 du;
+  const DI16 di;
+  const auto turn = hn::Set(du, 0x80000000u);
+  const auto limit = hn::BitCast(di, hn::Set(du, last ^ 0x80000000u));
+  int64_t kept = 0;
+  uint32_t smallest = ~0u;
+  for (int64_t i = 0; i < n; i += kLanesOf16) {
+    const auto o = hn::LoadU(du, order + i);
+    const auto x = hn::BitCast(di, hn::Xor(o, turn));
+    const auto pick = [&](auto m) HWY_ATTR {
+      uint8_t bytes[8] = {};
+      hn::StoreMaskBits(di, m, bytes);
+      uint64_t bits;
+      std::memcpy(&bits, bytes, sizeof bits);
+      return bits;
+    };
+    const uint64_t inside = low_bits(n - i);
+    uint64_t equal = pick(hn::Eq(x, limit)) & inside;
+    uint64_t keep = pick(hn::Gt(x, limit)) & inside;
+    while (std::popcount(equal) > equal_left) equal &= ~std::bit_floor(equal);
+    equal_left -= std::popcount(equal);
+    keep |= equal;
+    if (keep == 0) continue;
+    uint8_t bytes[8];
+    std::memcpy(bytes, &keep, sizeof keep);
+    const auto positions = hn::LoadU(di, pos + i);
+    const auto m = hn::LoadMaskBits(di, bytes);
+    hn::StoreU(hn::Compress(positions, m), di, pos + kept);
+    hn::StoreU(hn::BitCast(du, hn::Compress(hn::BitCast(di, o), m)), du, order + kept);
+    kept += std::popcount(keep);
+  }
+  for (int64_t i = 0; i < kept; ++i) smallest = std::min(smallest, order[i]);
+  return smallest;
+}
+
 void decode_bf16(const uint16_t* src, int64_t n, float* dst) {
-  const D d;
-  const hn::Rebind<uint16_t, D> d16;
-  const hn::RebindToUnsigned<D> d32;
+  const hn::Rebind<uint16_t, D16> d16;
+  const U16 d32;
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
+  for (; i + kLanesOf16 <= n; i += kLanesOf16) {
     const auto wide = hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, src + i)));
-    hn::StoreU(hn::BitCast(d, wide), d, dst + i);
+    hn::StoreU(hn::BitCast(D16(), wide), D16(), dst + i);
   }
   for (; i < n; ++i) {
     const uint32_t bits = uint32_t{src[i]} << 16;
@@ -372,6 +404,8 @@ const AttentionVec& make_attention_vec() {
       .relu_backward = &relu_backward,
       .kl_row = &kl_row,
       .above = &above,
+      .orders = &orders,
+      .keep_best = &keep_best,
       .decode_bf16 = &decode_bf16,
   };
   return kTable;

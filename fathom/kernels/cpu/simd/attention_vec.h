@@ -11,6 +11,11 @@ namespace fathom::simd {
 
 inline constexpr int64_t kBlock = kPageTokens;  // keys of a block
 
+// The lowest n bits; n is clamped to 0 .. 64.
+constexpr uint64_t low_bits(int64_t n) {
+  return n <= 0 ? 0 : n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+}
+
 struct AttentionVec {
   // One step of the online softmax: s becomes exp(scale * s - max') (0 where masked), sum and max
   // follow, alpha[row] = exp(max - max') is what earlier sums have to be multiplied with.
@@ -44,6 +49,12 @@ struct AttentionVec {
                   float grad_scale);
   // bit i: s[i] > threshold
   uint64_t (*above)(const float* s, float threshold);
+  // order[64] = positions of 64 scores in their total order, ascending: -0 as +0, NaN with -inf at
+  // 0
+  void (*orders)(const float* s, uint32_t* order);
+  // The topk largest orders, among equals the first, moved to the front with their positions;
+  // returns the smallest one kept. n > topk >= 1; both arrays have room for 16 more.
+  uint32_t (*keep_best)(int32_t* pos, uint32_t* order, int64_t n, int64_t topk);
   void (*decode_bf16)(const uint16_t* src, int64_t n, float* dst);
 };
 

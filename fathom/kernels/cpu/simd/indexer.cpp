@@ -4,8 +4,6 @@
 // dot product and one over the heads, so the choice depends on the row and its keys alone.
 #include <algorithm>
 #include <bit>
-#include <cmath>
-#include <functional>
 #include <limits>
 
 #include "fathom/kernels/cpu/ref/ref.h"
@@ -18,12 +16,7 @@ namespace {
 constexpr int64_t kTileRows = 256;           // tokens x heads that share a packed block
 constexpr int64_t kSplitKeys = 64 * kBlock;  // of one row, when few rows have to use all threads
 
-// Ascending like the scores, -0 as +0; NaN stands with -inf at 0.
-uint32_t order_of(float score) {
-  if (!(score > -std::numeric_limits<float>::infinity())) return 0;
-  const auto u = std::bit_cast<uint32_t>(score + 0.0f);
-  return u >> 31 ? ~u : u | 0x80000000u;
-}
+// The score of an order (AttentionVec::orders); -inf for the place it shares with NaN.
 float score_of(uint32_t order) {
   if (order == 0) return -std::numeric_limits<float>::infinity();
   return std::bit_cast<float>(order >> 31 ? order & 0x7FFFFFFFu : ~order);
@@ -33,19 +26,17 @@ float score_of(uint32_t order) {
 struct Candidates {
   int32_t* pos;
   uint32_t* order;
-  uint32_t* sorted;  // scratch of the cut
   int64_t topk, room, size;
   float threshold;  // only larger scores matter; NaN scores do as long as `open`
   bool open;        // fewer than topk keys so far, or never cut
 
-  static int64_t room_for(int64_t topk) { return 2 * topk + kBlock; }
-  static int64_t bytes(int64_t topk) { return 3 * Scratch::bytes<uint32_t>(room_for(topk)); }
+  static int64_t room_for(int64_t topk) { return 2 * topk + 2 * kBlock; }
+  static int64_t bytes(int64_t topk) { return 2 * Scratch::bytes<uint32_t>(room_for(topk)); }
   void init(Scratch* s, int64_t k) {
     topk = k;
     room = room_for(k);
     pos = s->take<int32_t>(room);
     order = s->take<uint32_t>(room);
-    sorted = s->take<uint32_t>(room);
     clear();
   }
   void clear() {
@@ -61,35 +52,23 @@ struct Candidates {
 
   // Takes the keys from .. from + n - 1.
   void add_block(const AttentionVec& vec, const float* scores, int64_t from, int64_t n) {
+    alignas(64) uint32_t orders[kBlock];
     if (open) {
-      for (int64_t i = 0; i < n; ++i) add(from + i, order_of(scores[i]));
-    } else {
-      for (uint64_t m = vec.above(scores, threshold) & low_bits(n); m != 0; m &= m - 1) {
-        const int64_t i = std::countr_zero(m);
-        add(from + i, order_of(scores[i]));
-      }
+      vec.orders(scores, order + size);
+      for (int64_t i = 0; i < n; ++i) pos[size + i] = static_cast<int32_t>(from + i);
+      size += n;
+    } else if (uint64_t m = vec.above(scores, threshold) & low_bits(n); m != 0) {
+      vec.orders(scores, orders);
+      for (; m != 0; m &= m - 1) add(from + std::countr_zero(m), orders[std::countr_zero(m)]);
     }
-    if (size + kBlock > room) cut();
+    if (size + 2 * kBlock > room) cut(vec);
   }
 
   // Keeps the topk best; among equals the first.
-  void cut() {
+  void cut(const AttentionVec& vec) {
     if (size <= topk) return;
-    std::copy(order, order + size, sorted);
-    std::nth_element(sorted, sorted + topk - 1, sorted + size, std::greater<>());
-    const uint32_t last = sorted[topk - 1];
-    int64_t above = 0;
-    for (int64_t i = 0; i < topk; ++i) above += sorted[i] > last;
-    int64_t equal_left = topk - above, kept = 0;
-    for (int64_t i = 0; i < size; ++i) {
-      const bool keep = order[i] > last || (order[i] == last && equal_left > 0);
-      if (!keep) continue;
-      equal_left -= order[i] == last;
-      pos[kept] = pos[i];
-      order[kept++] = order[i];
-    }
-    size = kept;
-    threshold = score_of(last);
+    threshold = score_of(vec.keep_best(pos, order, size, topk));
+    size = topk;
     open = false;
   }
 };
@@ -223,7 +202,7 @@ class Selector {
         rows[i].add_block(vec_, scores, from, n);
       });
     for (int64_t i = 0; i < tile.count; ++i) {
-      rows[i].cut();
+      rows[i].cut(vec_);
       if (parts_ == 1)
         write(tile, i, rows[i]);
       else {
@@ -245,7 +224,7 @@ class Selector {
         const int32_t* in = part(index, p, i);
         for (int64_t k = 0; k < in[0]; ++k)
           rows[i].add(in[1 + k], std::bit_cast<uint32_t>(in[1 + topk_ + k]));
-        rows[i].cut();
+        rows[i].cut(vec_);
       }
       write(tile, i, rows[i]);
     }
