@@ -26,7 +26,7 @@ slow: build  ## the tests labelled slow
 	cd build && ctest --output-on-failure -L slow
 
 bench: build  ## every benchmark, with the machine's own peak beside it
-	build/fathom bench
+	build/fathom bench all
 
 lint: $(SETUP)  ## formatting, layers, file sizes, forbidden includes and words
 	@python3 tools/check_layers.py

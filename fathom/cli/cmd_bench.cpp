@@ -1,7 +1,11 @@
 // fathom bench WHAT: speed against this machine's own limits.
 #include <fmt/core.h>
 
-#include "fathom/base/error.h"
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "fathom/base/options.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/bench_step.h"
 
@@ -23,13 +27,29 @@ constexpr Command kBenches[] = {
 }  // namespace
 
 int cmd_bench(Args args) {
-  if (!args.empty())
-    for (const Command& b : kBenches)
-      if (args[0] == b.name) return b.run(args.subspan(1));
-  fmt::print("usage: fathom bench WHAT [--options]\n\n");
-  for (const Command& b : kBenches) fmt::print("  {:<12} {}\n", b.name, b.summary);
-  if (args.empty() || args[0] == "--help") return kExitOk;
-  throw UsageError(fmt::format("expected one of the benches above, found \"{}\"", args[0]));
+  std::vector<std::string> names = {"all"};
+  for (const Command& b : kBenches) names.emplace_back(b.name);
+  if (args.empty())
+    throw UsageError("expected the name of a bench, found nothing", "run `fathom bench --help`");
+  if (args[0] == "--help" || args[0] == "-h") {
+    fmt::print(
+        "fathom bench: measure against this machine's own limits\n\nusage: fathom bench WHAT "
+        "[--options]\n\n");
+    for (const Command& b : kBenches) fmt::print("  {:<12} {}\n", b.name, b.summary);
+    fmt::print("  {:<12} each of them with its defaults\n", "all");
+    return kExitOk;
+  }
+  for (const Command& b : kBenches)
+    if (args[0] == b.name) return b.run(args.subspan(1));
+  if (args[0] == "all" && args.size() == 1) {
+    int worst = kExitOk;
+    for (const Command& b : kBenches) worst = std::max(worst, b.run({}));
+    return worst;
+  }
+  const std::string near = nearest_name(args[0], names);
+  throw UsageError(fmt::format("expected the name of a bench, found \"{}\"", args[0]),
+                   near.empty() ? "run `fathom bench --help`"
+                                : fmt::format("did you mean `fathom bench {}`?", near));
 }
 
 }  // namespace fathom

@@ -31,6 +31,9 @@ expect 0 out "instructions" doctor
 expect 2 err "expected no further argument, found \"more\"" doctor more
 expect 0 out "FATHOM_THREADS" doctor
 
+expect 2 err "expected the name of a bench" bench
+expect 2 err "run \`fathom bench --help\`" bench zzzzzzzzzz
+
 # The instruction set can be lowered, and only to one that exists.
 FATHOM_ISA=ref expect 0 out "cpu/ref" doctor
 weakest=$("$program" doctor | sed -n 's/^ *instructions .* (of .* \([A-Z0-9]*\))$/\1/p')
