@@ -7,10 +7,19 @@
 
 #include "fathom/base/options.h"
 #include "fathom/cli/args.h"
+#include "fathom/cli/bench_attention.h"
 #include "fathom/cli/bench_step.h"
 
 namespace fathom {
 namespace {
+
+int bench_attention_command(Args args) {
+  BenchAttentionOptions options;
+  CommandLine line("bench attention", "cost of a token against its position, dense and sparse");
+  options.fields(line.options());
+  if (!line.parse(args)) return kExitOk;
+  return run_bench_attention(options);
+}
 
 int bench_step_command(Args args) {
   BenchStepOptions options;
@@ -21,6 +30,8 @@ int bench_step_command(Args args) {
 }
 
 constexpr Command kBenches[] = {
+    {"attention", "cost of a token against its position, dense and sparse",
+     bench_attention_command},
     {"step", "a training step of a 12 M-parameter model", bench_step_command},
 };
 
