@@ -51,6 +51,8 @@ std::vector<Stage> stages_of(const RunData& run) {
   std::vector<Stage> out;
   for (const RunText& t : run.texts) {
     if (t.kind != "stage") continue;
+    // A run killed before its first step of a stage begins that stage twice.
+    if (!out.empty() && out.back().name == t.text && out.back().first_step == t.step) continue;
     if (!out.empty()) out.back().last_step = t.step - 1;
     out.push_back({t.text, t.step, INT64_MAX});
   }

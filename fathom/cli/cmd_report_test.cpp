@@ -16,6 +16,7 @@ TEST_CASE("a report holds the stages, tables, curves, texts and configuration of
     RunLog log(folder, RunLog::Mode::kCreate);
     log.set_config("kv_lora_rank", "64");
     log.text(1, "stage", "pretrain");
+    log.text(1, "stage", "pretrain");  // as after a kill before the first step
     for (int64_t step = 1; step <= 30; ++step) {
       if (step == 21) log.text(step, "stage", "dsa_warmup");
       log.log(step,
