@@ -31,6 +31,7 @@ TEST_CASE("a report holds the stages, tables, curves, texts and configuration of
   const std::string page = read_file(folder + "/page.html");
   const auto has = [&](const char* part) { return page.find(part) != std::string::npos; };
   CHECK(has("<td>pretrain</td><td>1</td><td>20</td>"));
+  CHECK(page.find("<td>pretrain</td>") == page.rfind("<td>pretrain</td>"));
   CHECK(has("<td>dsa_warmup</td><td>21</td><td>30</td>"));
   CHECK(has("<h2>Accuracy</h2>"));
   CHECK(has("<td>97.5 %</td>"));
