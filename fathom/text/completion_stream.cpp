@@ -14,6 +14,7 @@ namespace fathom {
 namespace {
 
 constexpr size_t kMostSwallowed = 256;
+constexpr size_t kLongestMarker = 64;
 constexpr std::string_view kBlanks = " \t\r\n";
 
 bool all_blank(std::string_view text) { return text.find_first_not_of(kBlanks) == text.npos; }
@@ -128,14 +129,28 @@ class CompletionStream::Impl {
     if (in_invoke_) {
       body_ += text;
     } else if (thinking_) {
-      result_.reasoning_content += text;
-      emit(Kind::kReasoning, text);
+      append(Kind::kReasoning, result_.reasoning_content, text);
     } else if (after_calls_ || in_block_) {
       between_calls(text);
     } else {
-      result_.content += text;
-      emit(Kind::kContent, text);
+      append(Kind::kContent, result_.content, text);
     }
+  }
+
+  // What stood on both sides of a removed marker must not join to a new one.
+  void append(Kind kind, std::string& to, std::string_view text) {
+    bool& removed = kind == Kind::kContent ? removed_in_content_ : removed_in_thought_;
+    if (removed) {
+      const std::string_view tail =
+          std::string_view(to).substr(to.size() - std::min(to.size(), kLongestMarker));
+      if (find_marker(tail).at < tail.size()) {
+        to += ' ';
+        emit(kind, " ");
+      }
+      removed = false;
+    }
+    to += text;
+    emit(kind, text);
   }
 
   // Blanks and a lost > between calls are nothing; words there are content that stands at the wrong
@@ -148,8 +163,7 @@ class CompletionStream::Impl {
     gap_.clear();
     result_.malformed = true;
     after_calls_ = in_block_ = false;
-    result_.content += text_out;
-    emit(Kind::kContent, text_out);
+    append(Kind::kContent, result_.content, text_out);
   }
 
   // Up to the next marker, or all that is certain.
@@ -165,11 +179,13 @@ class CompletionStream::Impl {
       flush_before(found.at, true);
       const bool cut =
           final_ && !tag.closing && tag.size_bytes == rest().size() && !rest().ends_with('>');
+      removed_in_content_ = removed_in_thought_ = true;
       if (cut) return drop(tag.size_bytes);
       dsml(tag);
       return true;
     }
     flush_before(found.at, opens);
+    removed_in_content_ = removed_in_thought_ = true;
     control(found);
     return true;
   }
@@ -446,12 +462,7 @@ class CompletionStream::Impl {
   // Escaped, whole characters only.
   void put_string(std::string_view text) {
     value_ += text;
-    const size_t good = utf8_valid_prefix(value_);
-    std::string_view tail = std::string_view(value_).substr(good);
-    const bool wait = tail.empty() || utf8_front(tail).state == Utf8State::kPartial;
-    const std::string out = wait ? value_.substr(0, good) : utf8_lossy(value_);
-    value_.erase(0, wait ? good : value_.size());
-    const std::string quoted = json_quote(out);
+    const std::string quoted = json_quote(utf8_take(value_));
     arguments(std::string_view(quoted).substr(1, quoted.size() - 2));
   }
 
@@ -595,8 +606,9 @@ class CompletionStream::Impl {
   bool thinking_ = false;
   bool in_block_ = false;     // inside the wrapper of calls
   bool after_calls_ = false;  // behind calls, where only blanks should come
-  size_t swallow_ = 0;        // inside a tag that something interrupted: bytes to look for its >
-  std::string gap_;           // blanks between and behind calls
+  bool removed_in_content_ = false, removed_in_thought_ = false;  // a marker, since the last text
+  size_t swallow_ = 0;  // inside a tag that something interrupted: bytes to look for its >
+  std::string gap_;     // blanks between and behind calls
 
   bool in_invoke_ = false;
   bool named_ = false;  // the call has a name; a nameless one is left out

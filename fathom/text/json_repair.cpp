@@ -244,7 +244,10 @@ unsigned allowed_types(const Json* schema, int depth = 0) {
 
 }  // namespace
 
-std::optional<Json> parse_lenient_json(std::string_view text) { return Lenient(text).run(); }
+std::optional<Json> parse_lenient_json(std::string_view text) {
+  if (utf8_valid_prefix(text) == text.size()) return Lenient(text).run();
+  return Lenient(utf8_lossy(text)).run();
+}
 
 TextFit text_fit(const Json* schema) {
   const unsigned types = allowed_types(schema);

@@ -18,16 +18,7 @@ std::string StreamDecoder::feed(int32_t id) {
 
 std::string StreamDecoder::feed_bytes(std::string_view bytes) {
   pending_ += bytes;
-  std::string out;
-  std::string_view rest = pending_;
-  while (!rest.empty()) {
-    const Utf8Char c = utf8_front(rest);
-    if (c.state == Utf8State::kPartial) break;
-    out += c.state == Utf8State::kComplete ? rest.substr(0, c.size_bytes) : kReplacementUtf8;
-    rest.remove_prefix(c.size_bytes);
-  }
-  pending_.erase(0, pending_.size() - rest.size());
-  return out;
+  return utf8_take(pending_);
 }
 
 std::string StreamDecoder::flush() {

@@ -69,6 +69,23 @@ std::string utf8_lossy(std::string_view bytes) {
   return out;
 }
 
+std::string utf8_take(std::string& pending) {
+  std::string out;
+  std::string_view rest = pending;
+  while (!rest.empty()) {
+    const size_t good = utf8_valid_prefix(rest);
+    out += rest.substr(0, good);
+    rest.remove_prefix(good);
+    if (rest.empty()) break;
+    const Utf8Char c = utf8_front(rest);
+    if (c.state == Utf8State::kPartial) break;
+    out += kReplacementUtf8;
+    rest.remove_prefix(c.size_bytes);
+  }
+  pending.erase(0, pending.size() - rest.size());
+  return out;
+}
+
 void append_utf8(char32_t code, std::string& out) {
   FM_CHECK(code <= 0x10FFFF && (code < 0xD800 || code > 0xDFFF), "code point is {:#x}",
            static_cast<uint32_t>(code));

@@ -53,6 +53,10 @@ size_t utf8_valid_prefix(std::string_view text);
 // Each maximal malformed subpart becomes one U+FFFD, as the Unicode standard recommends.
 std::string utf8_lossy(std::string_view bytes);
 
+// Takes all that is decided from the front of `pending`: complete characters, and U+FFFD for what
+// is malformed. A proper prefix of a character stays in it.
+std::string utf8_take(std::string& pending);
+
 void append_utf8(char32_t code, std::string& out);  // code must be a scalar value
 
 }  // namespace fathom
