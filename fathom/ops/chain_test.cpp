@@ -39,9 +39,9 @@ class Network {
     }
     std::vector<int32_t> ids, pos, target;
     for (int32_t t = 0; t < kT; ++t) {
-      ids.push_back(t * 13 % kW);
+      ids.push_back(static_cast<int32_t>(t * 13 % kW));
       pos.push_back(t % 150);
-      target.push_back(t % 9 == 0 ? -1 : t * 7 % kW);
+      target.push_back(t % 9 == 0 ? -1 : static_cast<int32_t>(t * 7 % kW));
     }
     const RopeTable rope_table{std::vector<double>(kD / 4, 0.1), 1};
     Outcome out;
