@@ -8,6 +8,7 @@
 #include "fathom/base/options.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/bench_attention.h"
+#include "fathom/cli/bench_kernel.h"
 #include "fathom/cli/bench_step.h"
 
 namespace fathom {
@@ -21,6 +22,15 @@ int bench_attention_command(Args args) {
   return run_bench_attention(options);
 }
 
+int bench_kernel_command(Args args) {
+  BenchKernelOptions options;
+  CommandLine line("bench kernel", "matrix products against FMA peak and read bandwidth");
+  options.fields(line.options());
+  line.example("fathom bench kernel --filter \"M=1 \" --threads 2");
+  if (!line.parse(args)) return kExitOk;
+  return run_bench_kernel(options);
+}
+
 int bench_step_command(Args args) {
   BenchStepOptions options;
   CommandLine line("bench step", "time a training step of a 12 M-parameter model");
@@ -32,6 +42,7 @@ int bench_step_command(Args args) {
 constexpr Command kBenches[] = {
     {"attention", "cost of a token against its position, dense and sparse",
      bench_attention_command},
+    {"kernel", "matrix products against FMA peak and read bandwidth", bench_kernel_command},
     {"step", "a training step of a 12 M-parameter model", bench_step_command},
 };
 

@@ -256,7 +256,7 @@ void Task::stream() {
 void Task::run() {
   if (tiles_ == 1) {
     take_rows(0, k_);
-    if (!plain_ && rows_ <= simd::kMaxStreamRows) return stream();
+    if (!plain_ && rows_ <= simd::quant_table(p_.b->type).max_rows) return stream();
     for (int64_t q = p0_; q < p1_; q += wide_) {
       for (int64_t k0 = 0; k0 < k_; k0 += kc_) panels(k0, q, false);
     }

@@ -66,10 +66,11 @@ struct TileTable {
   TransposeFn transpose;
 };
 
-inline constexpr int kMaxStreamRows = 4;
+inline constexpr int kMaxStreamRows = 8;
 
 // One per PackedType other than kF32.
 struct QuantTable {
+  int max_rows;                    // of a stream; more rows are decoded for the f32 tiles
   int panels[kMaxStreamRows + 1];  // widest stream for so many rows
   StreamFn stream[kMaxStreamRows + 1][kMaxPanels + 1];
   DecodeFn decode;

@@ -119,7 +119,7 @@ HWY_INLINE void stream_steps(const typename F::T* b, int64_t b_panel, const floa
     F::pair(b + q * b_panel, w);
 #pragma GCC unroll 2
     for (int u = 0; u < kSteps; ++u) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {
         const V av = hn::Set(d, a[i * lda + u]);
 #pragma GCC unroll 16
@@ -134,7 +134,7 @@ HWY_INLINE void stream_steps(const typename F::T* b, int64_t b_panel, const floa
 
 template <int kRows, int kVecs>
 HWY_INLINE void zero(V (&acc)[kRows][kVecs]) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 64
     for (int j = 0; j < kVecs; ++j) acc[i][j] = hn::Zero(D());
@@ -178,7 +178,7 @@ void stream(const StreamArgs& s) {
                     ? hn::Set(D(), *p)
                     : hn::LoadU(D(), p + (F::kScaleFloats == 1 ? 0 : j % kPerPanel * kLanes));
       }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {
         if constexpr (F::kScaled) {
           acc[i][j] = fused(part[i][j], scale, acc[i][j]);
@@ -192,6 +192,8 @@ void stream(const StreamArgs& s) {
   finish<kRows, kVecs>(t, acc);
 }
 
+constexpr int kStreamRows = kLanes == 16 ? 8 : 4;
+
 constexpr int stream_panels(int rows) {
   return kLanes == 16 ? (rows <= 2 ? 4 : 2) : kLanes == 8 && rows == 1 ? 2 : 1;
 }
@@ -202,20 +204,20 @@ void fill_widths(StreamFn (&row)[kMaxPanels + 1]) {
   if constexpr (kPanels > 1) fill_widths<F, kRows, kPanels - 1>(row);
 }
 
-template <class F>
-QuantTable table_of() {
+template <class F, int... kRow>
+QuantTable table_of(std::integer_sequence<int, kRow...>) {
   QuantTable t{};
-  for (int r = 1; r <= kMaxStreamRows; ++r) t.panels[r] = stream_panels(r);
-  fill_widths<F, 1, stream_panels(1)>(t.stream[1]);
-  fill_widths<F, 2, stream_panels(2)>(t.stream[2]);
-  fill_widths<F, 3, stream_panels(3)>(t.stream[3]);
-  fill_widths<F, 4, stream_panels(4)>(t.stream[4]);
+  t.max_rows = kStreamRows;
+  ((t.panels[kRow + 1] = stream_panels(kRow + 1)), ...);
+  (fill_widths<F, kRow + 1, stream_panels(kRow + 1)>(t.stream[kRow + 1]), ...);
   t.decode = &decode<F>;
   return t;
 }
 
 const QuantTable& make_quant_table(PackedType type) {
-  static const QuantTable bf16 = table_of<Bf16>(), e4m3 = table_of<E4M3>(), i8 = table_of<I8>();
+  constexpr auto kRows = std::make_integer_sequence<int, kStreamRows>();
+  static const QuantTable bf16 = table_of<Bf16>(kRows), e4m3 = table_of<E4M3>(kRows),
+                          i8 = table_of<I8>(kRows);
   return type == PackedType::kBF16 ? bf16 : type == PackedType::kE4M3 ? e4m3 : i8;
 }
 

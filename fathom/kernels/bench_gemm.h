@@ -1,0 +1,44 @@
+// Measurements of the matrix products against this machine's own peak: cases, and how one is run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fathom/kernels/gemm.h"
+
+namespace fathom {
+
+class ThreadPool;
+
+enum class BenchKernel : uint8_t { kGemm, kGrouped, kWeightGrad, kPack };
+
+struct BenchCase {
+  BenchKernel kernel = BenchKernel::kGemm;
+  PackedType type = PackedType::kF32;
+  int64_t m = 0, n = 0, k = 0, groups = 1;
+  bool memory_bound = false;  // judged by the read bandwidth instead of the FMA peak
+
+  std::string name() const;   // e.g. "gemm_e4m3"
+  std::string shape() const;  // e.g. "M=1 N=4096 K=4096"
+};
+
+// The standard shapes: M from 1 to 4096, training shapes, and M = 1 on weights larger than any
+// cache.
+std::vector<BenchCase> gemm_bench_cases();
+
+struct BenchResult {
+  int threads = 0;
+  int repetitions = 0;
+  double median_s = 0;         // one call
+  double spread = 0;           // (90th - 10th percentile) / median
+  double rate = 0;             // at the median: flop/s, or weight bytes/s when memory_bound
+  double percent_of_peak = 0;  // median over repetitions of rate / peak measured around it
+  double best_percent = 0;     // fastest repetition against the highest peak seen
+  bool exact = false;          // sampled outputs equal the scalar rule bit for bit
+};
+
+// Alternates the kernel with a measurement of the peak for about `seconds`.
+BenchResult run_gemm_bench(const BenchCase& c, ThreadPool& pool, double seconds);
+
+}  // namespace fathom
