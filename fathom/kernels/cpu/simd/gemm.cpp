@@ -223,6 +223,7 @@ void Task::panels(int64_t k0, int64_t q, bool first_of_pass) {
     height = ceil_div(left, ceil_div(left, tall_));
     args.a = a + i * lda_;
     args.ahead = request_a && i + height < rows_ ? args.a + height * lda_ : nullptr;
+    args.ld_ahead = lda_;
     args.prev = k0 > 0 ? partial_ + i * ld_partial_ + col : nullptr;
     float* c = p_.c + (m0_ + i) * p_.ldc + q * kPanelCols;
     args.out = last ? c : partial_ + i * ld_partial_ + col;

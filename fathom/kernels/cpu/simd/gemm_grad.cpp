@@ -14,8 +14,6 @@ namespace {
 using simd::TileArgs;
 using simd::TileTable;
 
-constexpr int64_t kBlockTiles = 16;   // tiles of dW rows in a task
-constexpr int64_t kBlockPanels = 32;  // panels of dW columns in a task
 constexpr int64_t kSerialWork = 48 * 1024;
 constexpr int64_t kTasksPerThread = 4;
 
@@ -42,8 +40,8 @@ Cut cut_grad(const TileTable& t, const Grad& g, int64_t target_work) {
   const int64_t wide = t.panels[t.max_rows];
   const int64_t tiles = ceil_div(g.n, t.max_rows), panels = ceil_div(g.k, kPanelCols);
   Cut c;
-  c.tiles_each = std::min(tiles, kBlockTiles);
-  c.panels_each = std::min(panels, kBlockPanels);
+  c.tiles_each = std::min(tiles, t.grad_tiles);
+  c.panels_each = std::min(panels, t.grad_panels);
   const auto work = [&] { return c.tiles_each * t.max_rows * c.panels_each * kPanelCols * g.m; };
   while (work() > target_work && (c.tiles_each > 2 || c.panels_each > 2 * wide)) {
     // Halve the longer side: packing costs rows + columns.
@@ -60,45 +58,79 @@ Cut cut_grad(const TileTable& t, const Grad& g, int64_t target_work) {
   return c;
 }
 
-// Rows i0.. of x, columns [k0, k0 + cols), as panels [cols/16][rows][16] padded with zeros.
-void pack_x(const Grad& g, int64_t i0, int64_t rows, int64_t k0, int64_t cols, float* dst) {
-  const int64_t whole = cols / kPanelCols, tail = cols % kPanelCols;
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t row = g.x_rows ? g.x_rows[i0 + i] : i0 + i;
-    const float* src = g.x + row * g.ldx + k0;
-    float* out = dst + i * kPanelCols;
-    for (int64_t q = 0; q < whole; ++q) {
-      std::memcpy(out + q * rows * kPanelCols, src + q * kPanelCols, kPanelCols * sizeof(float));
-    }
-    if (tail > 0) {
-      out += whole * rows * kPanelCols;
-      std::fill_n(std::copy_n(src + whole * kPanelCols, tail, out), kPanelCols - tail, 0.0f);
+// The same for several strips that start `step` columns apart, a row at a time, so that long rows
+// are read in the order of memory.
+void pack_strips(const TileTable& t, const float* src, int64_t ld, const int32_t* gather,
+                 int64_t rows, int64_t cols, int64_t strips, int64_t step, float* dst) {
+  constexpr int64_t kBand = 16;
+  for (int64_t i = 0; i < rows; i += kBand) {
+    const int64_t band = std::min(kBand, rows - i);
+    const int32_t* from = gather ? gather + i : nullptr;
+    for (int64_t s = 0; s < strips; ++s) {
+      const float* strip = src + (gather ? 0 : i * ld) + s * step;
+      float* out = dst + (s * rows + i) * kPanelCols;
+      const int64_t width = cols - s * step;
+      if (width >= kPanelCols) {
+        t.copy(strip, ld, from, band, out);
+        continue;
+      }
+      for (int64_t r = 0; r < band; ++r, out += kPanelCols) {
+        const float* row = strip + (from ? from[r] : r) * ld;
+        std::fill(std::copy_n(row, width, out), out + kPanelCols, 0.0f);
+      }
     }
   }
 }
 
-// The tasks's share of dW: rows [n0, n1), panels [p0, p1).
+// Walks over the operands of the next chunk, 16 rows of at most 16 lines per tile.
+struct Early {
+  const float* at = nullptr;
+  int64_t ld = 0, rows = 0, lines = 0, row = 0, line = 0;
+  const float* next() {
+    if (row >= rows) return nullptr;
+    const float* p = at + row * ld + line * 16;
+    line += 16;
+    if (line >= lines) {
+      line = 0;
+      row += 16;
+    }
+    return p;
+  }
+};
+
+// The task's share of dW: rows [n0, n1), panels [p0, p1).
 void run_task(const TileTable& t, const Grad& g, int64_t n0, int64_t n1, int64_t p0, int64_t p1) {
   const int64_t k0 = p0 * kPanelCols, cols = std::min(p1 * kPanelCols, g.k) - k0;
   const int64_t height = n1 - n0, tiles = ceil_div(height, t.max_rows);
   const int64_t tall = ceil_div(height, tiles), wide = t.panels[t.max_rows];
   const int64_t chunk = std::min(kGradChunk, g.m);
-  float* x = simd::thread_scratch(static_cast<size_t>(chunk * ((p1 - p0) * kPanelCols)));
+  float* x = simd::thread_scratch(static_cast<size_t>(chunk * (p1 - p0 + tiles) * kPanelCols));
+  float* dy = x + chunk * (p1 - p0) * kPanelCols;
   for (int64_t i0 = 0; i0 < g.m; i0 += chunk) {
     const int64_t rows = std::min(chunk, g.m - i0);
-    pack_x(g, i0, rows, k0, cols, x);
-    TileArgs args{.k = rows, .lda = g.ldy, .b_panel = rows * kPanelCols, .ld_out = g.ldw};
+    pack_strips(t, g.x + (g.x_rows ? 0 : i0 * g.ldx) + k0, g.ldx,
+                g.x_rows ? g.x_rows + i0 : nullptr, rows, cols, p1 - p0, kPanelCols, x);
+    pack_strips(t, g.dy + i0 * g.ldy + n0, g.ldy, nullptr, rows, g.n - n0, ceil_div(height, tall),
+                tall, dy);
+    TileArgs args{.k = rows, .lda = kPanelCols, .b_panel = rows * kPanelCols, .ld_out = g.ldw};
+    const int64_t later = std::max<int64_t>(std::min(chunk, g.m - i0 - chunk), 0);
+    Early early_x{g.x + (i0 + chunk) * g.ldx + k0, g.ldx, g.x_rows ? 0 : later, ceil_div(cols, 16)};
+    Early early_dy{g.dy + (i0 + chunk) * g.ldy + n0, g.ldy, later, ceil_div(height, 16)};
     for (int64_t q = 0; q < p1 - p0; q += wide) {
       const int64_t width = std::min(wide, p1 - p0 - q);
       args.b = x + q * rows * kPanelCols;
       args.cols = std::min(width * kPanelCols, cols - q * kPanelCols);
-      for (int64_t i = 0; i < height;) {
-        const int64_t left = height - i, take = ceil_div(left, ceil_div(left, tall));
-        args.a = g.dy + i0 * g.ldy + n0 + i;
+      for (int64_t i = 0; i < height; i += tall) {
+        args.a = dy + i / tall * rows * kPanelCols;
         args.out = g.dw + (n0 + i) * g.ldw + k0 + q * kPanelCols;
         args.c_old = i0 > 0 || g.add ? args.out : nullptr;
-        t.col_tile[take][width](args);
-        i += take;
+        args.ahead = early_x.next();
+        args.ld_ahead = g.ldx;
+        if (args.ahead == nullptr) {
+          args.ahead = early_dy.next();
+          args.ld_ahead = g.ldy;
+        }
+        t.col_tile[std::min(tall, height - i)][width](args);
       }
     }
   }

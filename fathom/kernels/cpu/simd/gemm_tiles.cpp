@@ -46,6 +46,18 @@ constexpr int tile_panels(int rows) {
     b += t.b_step;                                                                      \
   } while (0)
 
+template <int kPanels>
+HWY_INLINE void request_row_of_c(const TileArgs& t, int64_t row) {
+#pragma GCC unroll 4
+  for (int j = 0; j < kPanels; ++j) __builtin_prefetch(t.out + row * t.ld_out + j * 16, 1);
+}
+
+HWY_INLINE void request_rows(const TileArgs& t, int64_t group) {
+  const float* next = t.ahead + (group & 3) * 4 * t.ld_ahead + (group >> 2) * 16;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) __builtin_prefetch(next + j * t.ld_ahead, 0, 2);
+}
+
 template <int kPanels, int kLines>
 HWY_INLINE void request_some(const float* p, int64_t b_panel) {
 #pragma GCC unroll 4
@@ -94,7 +106,13 @@ void tile(const TileArgs& t) {
   const float* b = t.b;
   if constexpr (kColumnA) {
     const float* a = t.a;
-    for (int64_t k = 0; k < t.k; ++k, a += t.lda) FM_TILE_STEP(a[i]);
+    int64_t k = 0;
+    for (int64_t group = 0; k + 4 <= t.k; k += 4, ++group) {
+      if (group < kRows) request_row_of_c<kPanels>(t, group);
+      if (t.ahead) request_rows(t, group);
+      for (int u = 0; u < 4; ++u, a += t.lda) FM_TILE_STEP(a[i]);
+    }
+    for (; k < t.k; ++k, a += t.lda) FM_TILE_STEP(a[i]);
   } else {
     // Five rows share a base pointer, so that addresses need few registers.
     constexpr int kBases = (kRows + 4) / 5;
@@ -106,15 +124,8 @@ void tile(const TileArgs& t) {
     int64_t k = 0;
     for (int64_t group = 0; k + 4 <= t.k; k += 4, ++group) {
       if constexpr (!kStreams) {
-        if (group < kRows) {
-          for (int j = 0; j < kPanels; ++j) {
-            __builtin_prefetch(t.out + group * t.ld_out + j * 16, 1);
-          }
-        }
-        if (t.ahead) {
-          const float* next = t.ahead + (group & 3) * 4 * lda + (group >> 2) * 16;
-          for (int j = 0; j < 4; ++j) __builtin_prefetch(next + j * lda, 0, 2);
-        }
+        if (group < kRows) request_row_of_c<kPanels>(t, group);
+        if (t.ahead) request_rows(t, group);
         if (t.b_lines != 0) request_lines<kPanels>(t, group);
       }
       for (int u = 0; u < 4; ++u) {
@@ -197,17 +208,31 @@ void transpose16(const float* src, int64_t ld, int64_t k, float* dst) {
   }
 }
 
+void copy_rows(const float* src, int64_t ld, const int32_t* gather, int64_t rows, float* dst) {
+  const D d;
+  for (int64_t i = 0; i < rows; ++i, dst += 16) {
+    const float* row = src + (gather ? gather[i] : i) * ld;
+#pragma GCC unroll 16
+    for (int j = 0; j < kPerPanel; ++j) {
+      hn::Store(hn::LoadU(d, row + j * kLanes), d, dst + j * kLanes);
+    }
+  }
+}
+
 const TileTable& make_table() {
   static const TileTable table = [] {
     TileTable t{};
     t.max_rows = kTileRows;
     t.block_k = kLanes == 16 ? 1024 : 256;
+    t.grad_tiles = kLanes == 16 ? 16 : 24;
+    t.grad_panels = kLanes == 16 ? 32 : 16;
     t.task_tiles = kLanes == 16 ? 8 : 12;
     for (int r = 1; r <= kTileRows; ++r) t.panels[r] = tile_panels(r);
     constexpr auto kRows = std::make_integer_sequence<int, kTileRows>();
     fill_tiles<false>(t.row_tile, kRows);
     fill_tiles<true>(t.col_tile, kRows);
     t.transpose = &transpose16;
+    t.copy = &copy_rows;
     return t;
   }();
   return table;

@@ -25,9 +25,10 @@ struct TileArgs {
   const float* c_old = nullptr;  // shares ld_out
   float* out = nullptr;
   int64_t ld_out = 0;
-  // Worth requesting early (row tiles only): rows of A for the next tile, stride lda; and per four
-  // k b_lines (0, 1, 2 or 4) cache lines of each panel of `b_ahead`.
+  // Worth requesting early: 16 rows from `ahead` on, one line of each per 16 k; and, for row tiles,
+  // b_lines (0, 1, 2 or 4) cache lines of each panel of `b_ahead` per four k.
   const float* ahead = nullptr;
+  int64_t ld_ahead = 0;
   const float* b_ahead = nullptr;
   int64_t b_lines = 0;
   int64_t cols = 0;  // columns to write, at most 16 * panels
@@ -54,16 +55,22 @@ using DecodeFn = void (*)(const void* src, int64_t count, float* dst);
 // dst[k][16] = src[16][k] transposed, row stride ld.
 using TransposeFn = void (*)(const float* src, int64_t ld, int64_t k, float* dst);
 
+// dst[rows][16] = 16 floats of each row, row i being src + (gather ? gather[i] : i) * ld.
+using CopyFn = void (*)(const float* src, int64_t ld, const int32_t* gather, int64_t rows,
+                        float* dst);
+
 inline constexpr int kMaxRows = 14, kMaxPanels = 4;
 
 struct TileTable {
-  int max_rows;              // rows of the largest tile
-  int panels[kMaxRows + 1];  // widest tile for so many rows
-  int64_t block_k;           // k per pass, so that panels and rows stay in the caches
-  int64_t task_tiles;        // tiles above one another in a task
+  int max_rows;                     // rows of the largest tile
+  int panels[kMaxRows + 1];         // widest tile for so many rows
+  int64_t block_k;                  // k per pass, so that panels and rows stay in the caches
+  int64_t task_tiles;               // tiles above one another in a task
+  int64_t grad_tiles, grad_panels;  // rows and columns of dW in a task of the weight gradient
   TileFn row_tile[kMaxRows + 1][kMaxPanels + 1];
   TileFn col_tile[kMaxRows + 1][kMaxPanels + 1];
   TransposeFn transpose;
+  CopyFn copy;
 };
 
 inline constexpr int kMaxStreamRows = 8;
