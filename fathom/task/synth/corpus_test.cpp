@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 #include <stdlib.h>
 
+#include <filesystem>
 #include <set>
+#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"
@@ -14,9 +16,19 @@
 namespace fathom {
 namespace {
 
+// Removed again when the tests end.
+struct Folders {
+  ~Folders() {
+    for (const std::string& path : paths) std::filesystem::remove_all(path);
+  }
+  std::vector<std::string> paths;
+};
+
 std::string temporary_folder() {
   char path[] = "/tmp/fathom_corpus_XXXXXX";
   REQUIRE(mkdtemp(path) != nullptr);
+  static Folders folders;
+  folders.paths.emplace_back(path);
   return path;
 }
 

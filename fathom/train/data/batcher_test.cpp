@@ -4,9 +4,11 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/base/rng.h"
@@ -17,9 +19,19 @@ namespace {
 constexpr int32_t kBos = 0, kEos = 1, kPad = 2, kFimBegin = 3, kFimHole = 4, kFimEnd = 5;
 constexpr BatchTokens kTokens = {kPad, kFimBegin, kFimHole, kFimEnd};
 
+// Removed again when the tests end.
+struct Folders {
+  ~Folders() {
+    for (const std::string& path : paths) std::filesystem::remove_all(path);
+  }
+  std::vector<std::string> paths;
+};
+
 std::string temporary_folder() {
   char path[] = "/tmp/fathom_batch_XXXXXX";
   REQUIRE(mkdtemp(path) != nullptr);
+  static Folders folders;
+  folders.paths.emplace_back(path);
   return path;
 }
 

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/text/bpe_trainer.h"
@@ -14,9 +16,19 @@
 namespace fathom {
 namespace {
 
+// Removed again when the tests end.
+struct Folders {
+  ~Folders() {
+    for (const std::string& path : paths) std::filesystem::remove_all(path);
+  }
+  std::vector<std::string> paths;
+};
+
 std::string temporary_folder() {
   char path[] = "/tmp/fathom_pack_XXXXXX";
   REQUIRE(mkdtemp(path) != nullptr);
+  static Folders folders;
+  folders.paths.emplace_back(path);
   return path;
 }
 

@@ -4,8 +4,10 @@
 #include <stdlib.h>
 
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/base/rng.h"
@@ -13,9 +15,19 @@
 namespace fathom {
 namespace {
 
+// Removed again when the tests end.
+struct Folders {
+  ~Folders() {
+    for (const std::string& path : paths) std::filesystem::remove_all(path);
+  }
+  std::vector<std::string> paths;
+};
+
 std::string temporary_file() {
   char path[] = "/tmp/fathom_shard_XXXXXX";
   REQUIRE(mkdtemp(path) != nullptr);
+  static Folders folders;
+  folders.paths.emplace_back(path);
   return std::string(path) + "/a.shard";
 }
 
