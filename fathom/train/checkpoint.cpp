@@ -104,10 +104,12 @@ Json read_state(const std::string& checkpoint) {
   return Json::parse(read_file(path), path);
 }
 
-// Leftovers of runs that were killed while they wrote.
+// Leftovers of runs that were killed while they wrote, or removed, a checkpoint.
 void remove_unfinished(const std::string& folder) {
   for (const std::string& name : list_folder(folder))
-    if (name.find(".tmp") != name.npos) fs::remove_all(folder + "/" + name);
+    if (name.find(".tmp") != name.npos ||
+        (name.starts_with("step_") && !file_exists(folder + "/" + name + "/" + kManifest)))
+      fs::remove_all(folder + "/" + name);
 }
 
 }  // namespace
@@ -174,13 +176,34 @@ TrainState read_train_state(const std::string& checkpoint) {
 
 void load_train_weights(const std::string& checkpoint, const Model& model) {
   const CheckpointFolder files(checkpoint + "/model");
+  ModelConfig config = model.config;
+  config.unknown_fields.clear();
+  if (!(files.config() == config))
+    throw Error(Code::kInvalidArgument,
+                checkpoint + ": expected the model of this run, found another config.json",
+                "resume with the recipe that the run was started with");
   for (const auto* list : {&model.weights.params, &model.weights.buffers})
     for (const Param& p : *list) convert(files.tensor(p.name), p.value);
 }
 
 void load_optimizer(const std::string& checkpoint, Optimizer* optimizer) {
   const SafetensorsFile file(checkpoint + "/optimizer.safetensors");
-  for (const Param& p : optimizer->state()) copy(file.tensor(p.name), p.value);
+  const std::vector<Param> state = optimizer->state();
+  if (state.size() != file.entries().size())
+    throw Error(Code::kInvalidArgument,
+                fmt::format("{}: expected {} tensors, found {}", file.path(), state.size(),
+                            file.entries().size()),
+                "resume with the recipe that the run was started with");
+  for (const Param& p : state) {
+    const Tensor t = file.tensor(p.name);
+    if (t.view.dtype != p.value->dtype || t.view.numel() != p.value->numel())
+      throw Error(
+          Code::kInvalidArgument,
+          fmt::format("{}: {}: expected {} {} elements, found {}", file.path(), p.name,
+                      p.value->numel(), dtype_name(p.value->dtype), file.find(p.name)->describe()),
+          "resume with the recipe that the run was started with");
+    copy(t, p.value);
+  }
   optimizer->set_num_steps(read_state(checkpoint).at("optimizer_steps").as_int());
 }
 

@@ -7,6 +7,8 @@ namespace {
 
 View flat(const View& v) { return reshape(v, {v.numel()}); }
 
+View rows_of(const View& v) { return v.rank == 2 ? v : reshape(v, {1, v.numel()}); }
+
 Tensor zeros_like(const Ctx& ctx, const View& v) {
   Tensor t = zeros(ctx.arena, v.dtype, {v.numel()});
   return v.rank == 2 ? Tensor(reshape(t.view, {v.dim[0], v.dim[1]}), t.owner) : t;
@@ -61,10 +63,11 @@ void Optimizer::step(const Ctx& ctx, double learning_rate, double norm) {
                                    .grad_scale = factor});
     w.node()->grad_written = false;
     if (s.ema) {
+      const View ema = rows_of(s.ema);
       ctx.kernels.accumulate(ctx.exec(),
-                             {.x = s.ema, .y = s.ema, .scale = options_.ema_decay, .add = false});
-      ctx.kernels.accumulate(ctx.exec(),
-                             {.x = w, .y = s.ema, .scale = 1 - options_.ema_decay, .add = true});
+                             {.x = ema, .y = ema, .scale = options_.ema_decay, .add = false});
+      ctx.kernels.accumulate(
+          ctx.exec(), {.x = rows_of(w), .y = ema, .scale = 1 - options_.ema_decay, .add = true});
     }
   }
 }

@@ -3,6 +3,11 @@
 #include <fmt/format.h>
 #include <toml++/toml.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <set>
+
 #include "fathom/base/file.h"
 
 namespace fathom {
@@ -61,25 +66,102 @@ ModelConfig parse_model(const toml::table& root, const std::string& what) {
   return config;
 }
 
-StageRecipe parse_stage(const toml::table& table, const std::string& what) {
+const char* kind_name(const toml::node& node) {
+  if (node.is_string()) return "a string";
+  if (node.is_boolean()) return "true or false";
+  if (node.is_integer()) return "an integer";
+  if (node.is_floating_point()) return "a number";
+  if (node.is_array()) return "a list";
+  return node.is_table() ? "a table" : "a date";
+}
+
+// OptionSet reads text, so TOML's own kinds are checked first: steps = "10" is a mistake.
+void check_kind(const Option& option, const toml::node& node) {
+  const char* want = nullptr;
+  if (std::holds_alternative<bool*>(option.target)) {
+    want = node.is_boolean() ? nullptr : "true or false";
+  } else if (std::holds_alternative<int64_t*>(option.target)) {
+    want = node.is_integer() ? nullptr : "an integer";
+  } else if (std::holds_alternative<double*>(option.target)) {
+    want = node.is_number() ? nullptr : "a number";
+  } else if (std::holds_alternative<std::string*>(option.target)) {
+    want = node.is_string() ? nullptr : "a string";
+  } else if (std::holds_alternative<std::vector<std::string>*>(option.target)) {
+    if (!node.is_string() && !node.is_array()) want = "a list of strings";
+    if (const toml::array* list = node.as_array())
+      for (const toml::node& item : *list) {
+        const auto* text = item.as_string();
+        if (!text || text->get().find(',') != std::string::npos) want = "strings without commas";
+      }
+  }
+  if (want)
+    throw Error(Code::kInvalidArgument, fmt::format("option \"{}\": expected {}, found {}",
+                                                    option.name, want, kind_name(node)));
+}
+
+// What a stage asks for must be there in the model, and within range.
+void check_stage(const StageRecipe& s, const ModelConfig& config, const std::string& what) {
+  const auto need = [&](bool ok, std::string_view key, const std::string& expected) {
+    if (!ok) refuse(what, fmt::format("stage \"{}\": {}: {}", s.stage.name, key, expected));
+  };
+  const auto one_of = [&](std::string_view key, const std::string& value,
+                          std::initializer_list<std::string_view> words, const char* list) {
+    need(std::find(words.begin(), words.end(), value) != words.end(), key,
+         fmt::format("expected {}, found \"{}\"", list, value));
+  };
+  const auto& [stage, batch, objective, optimizer, schedule] = s;
+  need(stage.steps >= 1, "steps", fmt::format("expected at least 1, found {}", stage.steps));
+  need(stage.rows_per_pass >= 1, "rows_per_pass",
+       fmt::format("expected at least 1, found {}", stage.rows_per_pass));
+  one_of("trains", stage.trains, {"all", "main", "indexer"}, "all, main or indexer");
+  one_of("attention", objective.attention, {"dense", "sparse"}, "dense or sparse");
+  one_of("form", objective.form, {"absorbed", "naive"}, "absorbed or naive");
+  const bool indexed = config.has_dsa(), moe = config.n_routed_experts > 0;
+  need(indexed || objective.attention == "dense", "attention",
+       "the model has no indexer (index_topk)");
+  need(indexed || stage.trains != "indexer", "trains", "the model has no indexer (index_topk)");
+  need(indexed || objective.indexer_kl_weight == 0, "indexer_kl_weight",
+       "the model has no indexer (index_topk)");
+  need(config.num_nextn_predict_layers > 0 || objective.mtp_weight == 0, "mtp_weight",
+       "the model has no prediction layer (num_nextn_predict_layers)");
+  need(moe || objective.balance_weight == 0, "balance_weight",
+       "the model has no routed experts (n_routed_experts)");
+  need((moe && config.has_correction_bias()) || stage.bias_update_speed == 0, "bias_update_speed",
+       "the model has no routing bias (topk_method noaux_tc)");
+  for (const auto& [key, value] : {std::pair{"learning_rate", schedule.learning_rate},
+                                   {"min_learning_rate", schedule.min_learning_rate},
+                                   {"eps", optimizer.eps},
+                                   {"weight_decay", optimizer.weight_decay},
+                                   {"clip_norm", optimizer.clip_norm}})
+    need(std::isfinite(value) && value >= 0, key, fmt::format("expected >= 0, found {}", value));
+  for (const auto& [key, value] : {std::pair{"beta1", optimizer.beta1},
+                                   {"beta2", optimizer.beta2},
+                                   {"ema_decay", optimizer.ema_decay}})
+    need(value >= 0 && value < 1, key, fmt::format("expected 0 <= {} < 1, found {}", key, value));
+  need(schedule.warmup_steps >= 0 && schedule.batch_ramp_steps >= 0, "warmup_steps",
+       "expected numbers of steps");
+}
+
+StageRecipe parse_stage(const toml::table& table, const ModelConfig& config,
+                        const std::string& what) {
   StageRecipe stage;
   OptionSet set;
   stage.fields(set);
   for (const auto& [key, value] : table) {
     try {
+      if (const Option* option = set.find(key.str())) check_kind(*option, value);
       set.set(key.str(), value_text(value, what, key.str()));
     } catch (const Error& e) {
       refuse(fmt::format("{}:{}", what, value.source().begin.line), e.message(), e.hint());
     }
   }
-  if (stage.stage.name.empty()) refuse(what, "expected a name in every [[stage]]");
-  if (stage.stage.steps < 1)
-    refuse(what,
-           fmt::format("{}: expected steps >= 1, found {}", stage.stage.name, stage.stage.steps));
-  const std::string& trains = stage.stage.trains;
-  if (trains != "all" && trains != "main" && trains != "indexer")
-    refuse(what, fmt::format("{}: trains: expected all, main or indexer, found \"{}\"",
-                             stage.stage.name, trains));
+  const std::string where = fmt::format("{}:{}", what, table.source().begin.line);
+  const std::string& name = stage.stage.name;  // it names a folder
+  if (name.empty()) refuse(where, "expected a name in every [[stage]]");
+  for (const char c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_' && c != '-')
+      refuse(where, fmt::format("name: expected letters, digits, _ and -, found \"{}\"", name));
+  check_stage(stage, config, where);
   return stage;
 }
 
@@ -121,7 +203,8 @@ Recipe parse_recipe(const std::string& text, const std::string& what) {
   for (const auto& [key, value] : root) {
     if (key.str() != "model" && key.str() != "seed" && key.str() != "stage") {
       const std::string near = nearest_name(key.str(), {"model", "seed", "stage"});
-      refuse(what, fmt::format("unknown key \"{}\"", key.str()),
+      refuse(fmt::format("{}:{}", what, value.source().begin.line),
+             fmt::format("unknown key \"{}\"", key.str()),
              near.empty() ? "a recipe has seed, [model] and [[stage]]"
                           : fmt::format("did you mean \"{}\"?", near));
     }
@@ -135,7 +218,12 @@ Recipe parse_recipe(const std::string& text, const std::string& what) {
   const toml::node* stages = root.get("stage");
   if (!stages || !stages->is_array_of_tables()) refuse(what, "expected at least one [[stage]]");
   for (const toml::node& node : *stages->as_array())
-    recipe.stages.push_back(parse_stage(*node.as_table(), what));
+    recipe.stages.push_back(parse_stage(*node.as_table(), recipe.config, what));
+  std::set<std::string> names;
+  for (const StageRecipe& s : recipe.stages)
+    if (!names.insert(s.stage.name).second)
+      refuse(what, fmt::format("two stages have the name \"{}\"", s.stage.name),
+             "the name is that of the stage's model folder");
   return recipe;
 }
 

@@ -21,6 +21,24 @@ size_t layer_of(const std::string& buffer_name) {  // "model.layers.7.mlp..."
   return static_cast<size_t>(std::stoi(buffer_name.substr(kPrefix.size())));
 }
 
+std::vector<std::shared_ptr<const Shard>> open_data(const StageRecipe& stage,
+                                                    const std::vector<std::string>& paths,
+                                                    const ModelConfig& config) {
+  if (paths.empty())
+    throw Error(Code::kInvalidArgument,
+                fmt::format("stage \"{}\": expected data, found none", stage.stage.name),
+                "name shards, or folders of them, under data");
+  std::vector<std::shared_ptr<const Shard>> shards = open_shards(paths);
+  for (const auto& shard : shards)
+    if (shard->info().vocab_size > static_cast<uint64_t>(config.vocab_size))
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("{}: expected tokens below the model's vocab_size {}, found a "
+                              "vocabulary of {}",
+                              shard->path(), config.vocab_size, shard->info().vocab_size),
+                  "raise vocab_size in [model], or pack with the model's tokenizer");
+  return shards;
+}
+
 double max_load_of(const LossReport& r) {
   double worst = 0;
   for (const std::vector<int64_t>& count : r.expert_count) {
@@ -77,6 +95,10 @@ Trainer::Trainer(const Ctx& ctx, Recipe recipe, std::string run, bool resume, Ba
       notes->push_back("no complete checkpoint: the run starts anew");
     }
   }
+  if (!resume && folder_exists(run_ + "/checkpoints"))
+    throw Error(Code::kInvalidArgument,
+                fmt::format("{}: expected a folder without a run, found checkpoints", run_),
+                "resume it, or choose another folder");
   const bool had_log = resume && file_exists(run_ + "/metrics.sqlite");
   log_ = std::make_unique<RunLog>(run_, had_log ? RunLog::Mode::kResume : RunLog::Mode::kCreate);
   if (had_log) log_->truncate_after(resumed_from_.empty() ? -1 : state_.global_step);
@@ -97,7 +119,7 @@ void Trainer::run(TrainObserver& observer) {
 
 void Trainer::run_stage(const StageRecipe& stage, TrainObserver& observer) {
   set_trainable(model_, stage.stage.trains);
-  Batcher batcher(open_shards(data_paths(stage)), stage.batch, special_);
+  Batcher batcher(open_data(stage, data_paths(stage), recipe_.config), stage.batch, special_);
   Optimizer optimizer(ctx_, model_.weights.params, stage.optimizer);
   if (!resumed_from_.empty()) load_optimizer(resumed_from_, &optimizer);
   resumed_from_.clear();
