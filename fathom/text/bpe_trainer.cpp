@@ -41,6 +41,7 @@ class PairCounts {
     for (uint32_t w = 0; w < words_.size(); ++w) count_word(w, +1);
     for (const auto& [pair, info] : pairs_) heap_.push({info.count, pair});
     changed_.clear();
+    ++epoch_;
   }
 
   // The most frequent pair; of equal ones the smallest. Count 0: there is none left.
@@ -72,17 +73,17 @@ class PairCounts {
       s.resize(out);
       count_word(w, +1, merged);
     }
-    std::sort(changed_.begin(), changed_.end());
-    changed_.erase(std::unique(changed_.begin(), changed_.end()), changed_.end());
     for (const Pair p : changed_)
       if (const int64_t count = pairs_[p].count; count > 0) heap_.push({count, p});
     changed_.clear();
+    ++epoch_;
   }
 
  private:
   static constexpr int32_t kAny = -1;
   struct Info {
     int64_t count = 0;
+    uint32_t epoch = 0;           // of the last change
     std::vector<uint32_t> words;  // that hold the pair, or held it
   };
   struct Entry {
@@ -107,7 +108,8 @@ class PairCounts {
       const Pair pair{word.symbols[i], word.symbols[i + 1]};
       Info& info = pairs_[pair];
       info.count += sign * word.count;
-      changed_.push_back(pair);
+      if (info.epoch != epoch_) changed_.push_back(pair);
+      info.epoch = epoch_;
       const bool note = sign > 0 && (fresh == kAny || pair.left == fresh || pair.right == fresh);
       if (note && (info.words.empty() || info.words.back() != w)) info.words.push_back(w);
     }
@@ -115,7 +117,8 @@ class PairCounts {
 
   std::vector<Word> words_;
   std::unordered_map<Pair, Info, PairHash> pairs_;
-  std::vector<Pair> changed_;
+  std::vector<Pair> changed_;  // in this epoch, which is one merge
+  uint32_t epoch_ = 1;
   std::set<Pair> dropped_;
   std::priority_queue<Entry> heap_;
 };

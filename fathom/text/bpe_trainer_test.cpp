@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <map>
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
@@ -46,6 +47,56 @@ TEST_CASE("the most frequent pair is merged first, ties by the smaller ids") {
   // and " " c (once or twice).
   CHECK(model.at("merges").items()[0].as_string() == "a b");
   CHECK(model.at("merges").items().size() == 4);
+}
+
+TEST_CASE("the merges equal those of counting all pairs anew each time") {
+  Rng rng(6, "naive trainer");
+  for (int round = 0; round < 20; ++round) {
+    // Words of few letters, so that merges overlap, repeat and tie. Spaces between them stay single
+    // tokens' words.
+    std::string text;
+    std::vector<std::vector<std::string>> words;
+    for (int n = 0; n < 60; ++n) {
+      std::vector<std::string> word;
+      for (uint64_t k = 1 + rng.below(9); k > 0; --k)
+        word.push_back(std::string(1, "abc"[rng.below(3)]));
+      for (const auto& letter : word) text += letter;
+      text += '\n';
+      words.push_back(word);
+    }
+    std::vector<std::string> want;
+    std::map<std::string, int> id;  // by order of creation; letters before merged tokens
+    for (const char* letter : {"a", "b", "c"}) id.emplace(letter, static_cast<int>(id.size()));
+    while (want.size() < 40) {
+      std::map<std::pair<int, int>, std::pair<int, std::string>> counts;
+      for (const auto& w : words)
+        for (size_t i = 0; i + 1 < w.size(); ++i) {
+          auto& [count, pair] = counts[{id.at(w[i]), id.at(w[i + 1])}];
+          ++count;
+          pair = w[i] + " " + w[i + 1];
+        }
+      const auto best = std::max_element(counts.begin(), counts.end(), [](auto& x, auto& y) {
+        return x.second.first <
+               y.second.first;  // of equal counts the first, which has the smaller ids
+      });
+      if (best == counts.end() || best->second.first < 2) break;
+      want.push_back(best->second.second);
+      const size_t blank = want.back().find(' ');
+      const std::string left = want.back().substr(0, blank), right = want.back().substr(blank + 1);
+      id.emplace(left + right, static_cast<int>(id.size()));
+      for (auto& w : words)
+        for (size_t i = 0; i + 1 < w.size(); ++i) {
+          if (w[i] != left || w[i + 1] != right) continue;
+          w[i] += right;
+          w.erase(w.begin() + static_cast<ptrdiff_t>(i) + 1);
+        }
+    }
+    std::vector<std::string> got;
+    const Json file = Json::parse(train({text}, {.vocab_size = 1000}), "trained");
+    for (const Json& m : file.at("model").at("merges").items()) got.push_back(m.as_string());
+    got.resize(std::min(got.size(), want.size()));
+    CHECK(got == want);
+  }
 }
 
 TEST_CASE("a trained file is read back with the same ids and special tokens in place") {
