@@ -2,8 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "fathom/base/thread_pool.h"
-#include "fathom/model/checkpoint_source.h"
+#include "fathom/infer/infer_testing.h"
 #include "fathom/text/bpe_trainer.h"
 #include "fathom/text/chat_tokens.h"
 
@@ -18,22 +17,18 @@ Tokenizer small_tokenizer() {
   return Tokenizer::from_json(trainer.train(), "test");
 }
 
-ModelConfig small_config(int64_t vocab_size) {
-  ModelConfig c = read_config("tests/golden/v32-nano/config.json");
-  c.vocab_size = vocab_size;
-  return c;
-}
-
 }  // namespace
 
 TEST_CASE(
     "every problem is answered once, and greedy scores do not depend on how many are asked "
     "together") {
-  ThreadPool pool(1);
-  Arena arena;
-  Ctx ctx{.kernels = cpu_simd(), .pool = pool, .arena = arena};
+  testing::Machine machine;
+  Ctx& ctx = machine.ctx;
   const Tokenizer tokenizer = small_tokenizer();
-  const Model model = random_model(ctx, small_config(tokenizer.vocab_size()), 3);
+  ModelConfig config = testing::family_config("v32-nano");
+  config.vocab_size = tokenizer.vocab_size();
+  const Model model{config, load_weights(ctx, config, *random_source(machine.arena, config, 3),
+                                         WeightUse::kServe)};
   std::vector<Problem> problems;
   Rng rng(1, "test");
   for (int i = 0; i < 5; ++i)
