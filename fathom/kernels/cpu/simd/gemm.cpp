@@ -116,7 +116,7 @@ class Task {
   int64_t lda_ = 0;
   float* rows_room_ = nullptr;
   float* weights_room_ = nullptr;
-  float* partial_ = nullptr;  // sums between passes: C itself, unless C is still to be added to
+  float* partial_ = nullptr;  // sums between passes: C itself where that is possible
   int64_t ld_partial_ = 0;
 };
 
@@ -138,7 +138,8 @@ Task::Task(const TileTable& t, const Product& p, int64_t m0, int64_t m1, int64_t
   kc_ = scaled_                 ? kScaleBlock
         : plain_ && tiles_ == 1 ? k_
                                 : std::min(k_, plain_ ? t.block_k : kDecodeK);
-  keep_partial_ = p.add && kc_ < k_;
+  // Partial sums are read and written by whole panels, which C may not have at its right edge.
+  keep_partial_ = kc_ < k_ && (p.add || p1 * kPanelCols > n_);
   // Early requests pay only for what the second-level cache does not hold anyway.
   far_a_ = p.m * k_ > kNearFloats;
   far_b_ = plain_ && n_ * k_ > kNearFloats;

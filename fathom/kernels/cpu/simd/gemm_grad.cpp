@@ -15,7 +15,8 @@ using simd::TileArgs;
 using simd::TileTable;
 
 constexpr int64_t kSerialWork = 48 * 1024;
-constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kTasksPerThread = 2;
+constexpr int64_t kLeastSide = 64;  // of a task's block of dW
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -43,12 +44,16 @@ Cut cut_grad(const TileTable& t, const Grad& g, int64_t target_work) {
   c.tiles_each = std::min(tiles, t.grad_tiles);
   c.panels_each = std::min(panels, t.grad_panels);
   const auto work = [&] { return c.tiles_each * t.max_rows * c.panels_each * kPanelCols * g.m; };
-  while (work() > target_work && (c.tiles_each > 2 || c.panels_each > 2 * wide)) {
-    // Halve the longer side: packing costs rows + columns.
-    if (c.tiles_each * t.max_rows >= c.panels_each * kPanelCols || c.panels_each <= 2 * wide) {
+  // Halve the longer side, as packing costs rows + columns; small blocks would pack more than they
+  // sum.
+  while (work() > target_work) {
+    const bool rows_longer = c.tiles_each * t.max_rows >= c.panels_each * kPanelCols;
+    if (rows_longer && c.tiles_each * t.max_rows >= 2 * kLeastSide) {
       c.tiles_each = ceil_div(c.tiles_each, 2);
-    } else {
+    } else if (c.panels_each * kPanelCols >= 2 * kLeastSide) {
       c.panels_each = ceil_div(c.panels_each, 2 * wide) * wide;
+    } else {
+      break;
     }
   }
   c.row_blocks = ceil_div(tiles, c.tiles_each);

@@ -192,7 +192,7 @@ void stream(const StreamArgs& s) {
   finish<kRows, kVecs>(t, acc);
 }
 
-constexpr int kStreamRows = kLanes == 16 ? 8 : 4;
+constexpr int kStreamRows = kLanes == 16 ? 8 : kLanes >= 4 ? 4 : 1;
 
 constexpr int stream_panels(int rows) {
   return kLanes == 16 ? (rows <= 2 ? 4 : 2) : kLanes == 8 && rows == 1 ? 2 : 1;
