@@ -189,15 +189,14 @@ class Forward {
   }
 
   void load_block(int64_t seq, int64_t from, int64_t n, KeyBlock* block) const {
-    const void* page = page_of(seq, from);
     if (a_.keys.dtype == DType::kF32) {
+      const void* page = page_of(seq, from);
       block->pack(tiles_, static_cast<const float*>(page), a_.keys.stride, n, d_.C % 16 == 0);
       return;
     }
-    for (int64_t r = 0; r < n; ++r)
-      vec_.decode_bf16(static_cast<const uint16_t*>(page) + r * a_.keys.stride, d_.width,
-                       block->copy + r * block->copy_ld());
-    block->pack_copy(tiles_, n);
+    const void* key[kBlock];
+    for (int64_t r = 0; r < n; ++r) key[r] = key_at(seq, from + r);
+    gather_keys(key, n, block);
   }
 
   const char* key_at(int64_t seq, int64_t pos) const {
@@ -206,21 +205,15 @@ class Forward {
   }
 
   void gather(const QueryTile& tile, int64_t from, int64_t n, KeyBlock* block) const {
-    constexpr int64_t kAhead = 4;
     const int32_t* sel = selection(tile.first) + from;
-    const int64_t key_bytes = d_.width * dtype_bytes(a_.keys.dtype);
-    for (int64_t r = 0; r < n; ++r) {
-      if (r + kAhead < n) {
-        const char* ahead = key_at(tile.seq, sel[r + kAhead]);
-        for (int64_t b = 0; b < key_bytes; b += 64) __builtin_prefetch(ahead + b);
-      }
-      const char* key = key_at(tile.seq, sel[r]);
-      float* row = block->copy + r * block->copy_ld();
-      if (a_.keys.dtype == DType::kF32)
-        std::copy_n(reinterpret_cast<const float*>(key), d_.width, row);
-      else
-        vec_.decode_bf16(reinterpret_cast<const uint16_t*>(key), d_.width, row);
-    }
+    const void* key[kBlock];
+    for (int64_t r = 0; r < n; ++r) key[r] = key_at(tile.seq, sel[r]);
+    gather_keys(key, n, block);
+  }
+
+  void gather_keys(const void* const* key, int64_t n, KeyBlock* block) const {
+    (a_.keys.dtype == DType::kF32 ? vec_.gather_f32 : vec_.gather_bf16)(
+        key, n, d_.width, block->copy, block->copy_ld());
     block->pack_copy(tiles_, n);
   }
 

@@ -121,11 +121,13 @@ class Backward {
       w->k.pack(tiles_, row_ptr(f_.k1, first), f_.k1.stride[0], n, width_ % 16 == 0);
       return;
     }
+    const void *nope[kBlock], *pe[kBlock];
     for (int64_t r = 0; r < n; ++r) {
-      float* key = w->k.copy + r * w->k.copy_ld();
-      std::copy_n(row_ptr(f_.k1, first + r, head), N_, key);
-      std::copy_n(row_ptr(f_.k2, first + r), R_, key + N_);
+      nope[r] = row_ptr(f_.k1, first + r, head);
+      pe[r] = row_ptr(f_.k2, first + r);
     }
+    vec_.gather_f32(nope, n, N_, w->k.copy, w->k.copy_ld());
+    vec_.gather_f32(pe, n, R_, w->k.copy + N_, w->k.copy_ld());
     w->k.pack_copy(tiles_, n);
     w->v.pack(tiles_, row_ptr(f_.v, first, head), f_.v.stride[0], n, V_ % 16 == 0);
   }

@@ -91,11 +91,13 @@ class Forward {
   void run_block(const QueryTile& tile, int64_t h, int64_t from, int64_t n, int64_t begin,
                  Work* w) const {
     const int64_t rows = tile.count, first = tile.first - tile.pos + from;  // row of the first key
+    const void *nope[kBlock], *pe[kBlock];
     for (int64_t r = 0; r < n; ++r) {
-      float* key = w->k.copy + r * w->k.copy_ld();
-      std::copy_n(row_ptr(a_.k_nope, first + r, h), N_, key);
-      std::copy_n(row_ptr(a_.k_pe, first + r), R_, key + N_);
+      nope[r] = row_ptr(a_.k_nope, first + r, h);
+      pe[r] = row_ptr(a_.k_pe, first + r);
     }
+    vec_.gather_f32(nope, n, N_, w->k.copy, w->k.copy_ld());
+    vec_.gather_f32(pe, n, R_, w->k.copy + N_, w->k.copy_ld());
     w->k.pack_copy(tiles_, n);
     const float* v = row_ptr(a_.v, first, h);
     int64_t ldv = a_.v.stride[0];

@@ -10,6 +10,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fathom/kernels/cpu/simd/attention_vec.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -375,17 +376,39 @@ uint32_t keep_best(int32_t* pos, uint32_t* order, int64_t n, int64_t topk) {
   return smallest;
 }
 
-void decode_bf16(const uint16_t* src, int64_t n, float* dst) {
+HWY_INLINE void ask_ahead(const void* const* src, int64_t i, int64_t n, int64_t bytes) {
+  constexpr int64_t kAhead = 4;
+  if (i + kAhead >= n) return;
+  const char* p = static_cast<const char*>(src[i + kAhead]);
+  for (int64_t b = 0; b < bytes; b += 64) hwy::Prefetch(p + b);
+}
+
+void gather_f32(const void* const* src, int64_t n, int64_t width, float* dst, int64_t ld) {
+  for (int64_t r = 0; r < n; ++r) {
+    ask_ahead(src, r, n, width * 4);
+    const auto* from = static_cast<const float*>(src[r]);
+    float* to = dst + r * ld;
+    sweep(width,
+          [&](int64_t i, auto part) HWY_ATTR { store16(load16(from + i, part), to + i, part); });
+  }
+}
+
+void gather_bf16(const void* const* src, int64_t n, int64_t width, float* dst, int64_t ld) {
   const hn::Rebind<uint16_t, D16> d16;
   const U16 d32;
-  int64_t i = 0;
-  for (; i + kLanesOf16 <= n; i += kLanesOf16) {
-    const auto wide = hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, src + i)));
-    hn::StoreU(hn::BitCast(D16(), wide), D16(), dst + i);
-  }
-  for (; i < n; ++i) {
-    const uint32_t bits = uint32_t{src[i]} << 16;
-    std::memcpy(dst + i, &bits, sizeof bits);
+  for (int64_t r = 0; r < n; ++r) {
+    ask_ahead(src, r, n, width * 2);
+    const auto* from = static_cast<const uint16_t*>(src[r]);
+    float* to = dst + r * ld;
+    int64_t i = 0;
+    for (; i + kLanesOf16 <= width; i += kLanesOf16) {
+      const auto wide = hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, from + i)));
+      hn::StoreU(hn::BitCast(D16(), wide), D16(), to + i);
+    }
+    for (; i < width; ++i) {
+      const uint32_t bits = uint32_t{from[i]} << 16;
+      std::memcpy(to + i, &bits, sizeof bits);
+    }
   }
 }
 
@@ -406,7 +429,8 @@ const AttentionVec& make_attention_vec() {
       .above = &above,
       .orders = &orders,
       .keep_best = &keep_best,
-      .decode_bf16 = &decode_bf16,
+      .gather_f32 = &gather_f32,
+      .gather_bf16 = &gather_bf16,
   };
   return kTable;
 }

@@ -55,7 +55,10 @@ struct AttentionVec {
   // The topk largest orders, among equals the first, moved to the front with their positions;
   // returns the smallest one kept. n > topk >= 1; both arrays have room for 16 more.
   uint32_t (*keep_best)(int32_t* pos, uint32_t* order, int64_t n, int64_t topk);
-  void (*decode_bf16)(const uint16_t* src, int64_t n, float* dst);
+  // dst[i] = the `width` numbers at src[i], f32 or bf16, for n rows; later rows are asked for
+  // early.
+  void (*gather_f32)(const void* const* src, int64_t n, int64_t width, float* dst, int64_t ld);
+  void (*gather_bf16)(const void* const* src, int64_t n, int64_t width, float* dst, int64_t ld);
 };
 
 // Of the instruction set that dispatch chose.

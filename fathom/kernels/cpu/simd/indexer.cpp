@@ -128,9 +128,9 @@ class Scorer {
     const void* page = keys_.page[keys_.first_page[seq] + from / kPageTokens];
     if (keys_.dtype == DType::kF32)
       return block->pack(tiles_, static_cast<const float*>(page), keys_.stride, n, true);
-    for (int64_t r = 0; r < n; ++r)
-      vec_.decode_bf16(static_cast<const uint16_t*>(page) + r * keys_.stride, I_,
-                       block->copy + r * block->copy_ld());
+    const void* key[kBlock];
+    for (int64_t r = 0; r < n; ++r) key[r] = static_cast<const uint16_t*>(page) + r * keys_.stride;
+    vec_.gather_bf16(key, n, I_, block->copy, block->copy_ld());
     block->pack_copy(tiles_, n);
   }
 
