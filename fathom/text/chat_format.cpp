@@ -47,6 +47,16 @@ Retention parse_retention(std::string_view name) {
   return parse_name(name, kNames, "retention policy");
 }
 
+ChatFormat detect_chat_format(std::string_view model_type, const Tokenizer& tokenizer) {
+  const auto has = [&](std::string_view token) {
+    const std::optional<int32_t> id = tokenizer.token_id(token);
+    return id && tokenizer.is_added(*id);
+  };
+  if (model_type == "deepseek_v32") return ChatFormat::kV32;
+  if (!has(kThinkText)) return ChatFormat::kV3;
+  return has(kSearchBeginText) || has(kDsmlText) ? ChatFormat::kV31 : ChatFormat::kR1;
+}
+
 void SegmentWriter::put(std::string_view text, bool markup) {
   if (text.empty()) return;
   if (!segments_.empty() && segments_.back().markup == markup &&

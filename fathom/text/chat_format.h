@@ -28,6 +28,11 @@ ThinkMode parse_think_mode(std::string_view name);    // "chat", "thinking"; thr
 Retention parse_retention(
     std::string_view name);  // "none", "v32", "keep_if_tools", "all"; throws Error
 
+// The format of a checkpoint by its config.json's model_type and the tokens it has: V3.2 by name;
+// V3.1 (and models trained here) by the search or DSML tokens beside <think>; R1 by <think> alone;
+// else V3.
+ChatFormat detect_chat_format(std::string_view model_type, const Tokenizer& tokenizer);
+
 struct ChatOptions {
   ChatFormat format = ChatFormat::kV32;
   ThinkMode mode = ThinkMode::kThinking;

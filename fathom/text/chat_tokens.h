@@ -30,6 +30,8 @@ inline constexpr std::string_view kToolOutputBeginText =
 inline constexpr std::string_view kToolOutputEndText = "<\uFF5Ctool\u2581output\u2581end\uFF5C>";
 inline constexpr std::string_view kToolSepText = "<\uFF5Ctool\u2581sep\uFF5C>";
 
+inline constexpr std::string_view kSearchBeginText = "<\uFF5Csearch\u2581begin\uFF5C>";
+
 // What a tokenizer trained here is given; ids are the places in this list, as bos, eos and pad have
 // 0, 1, 2 in V3.
 inline constexpr std::array<std::string_view, 11> kChatSpecialTokens = {

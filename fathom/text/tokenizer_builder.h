@@ -47,6 +47,8 @@ class TokenizerBuilder {
   WholeWords whole_words_ = WholeWords::kMerge;
 };
 
+// The published Python code also cuts text after 25,000 characters without a blank (a limit of its
+// library), which can change the words at the cut; here no such cut is made.
 Tokenizer load_tiktoken(const std::string& file);
 // `ranks` is the text of the tiktoken file, `config` that of tokenizer_config.json (its
 // added_tokens_decoder is read).
