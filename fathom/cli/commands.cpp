@@ -22,6 +22,7 @@ int cmd_doctor(Args args);
 int cmd_generate(Args args);
 int cmd_golden(Args args);
 int cmd_report(Args args);
+int cmd_synth_checkpoint(Args args);
 int cmd_train(Args args);
 
 namespace {
@@ -33,6 +34,8 @@ constexpr Command kCommands[] = {
     {"generate", "let a model of a checkpoint folder write", cmd_generate},
     {"golden", "compare this build with the expected values in folders", cmd_golden},
     {"report", "write a training run as one self-contained HTML page", cmd_report},
+    {"synth-checkpoint", "write a checkpoint of any shape with random weights",
+     cmd_synth_checkpoint},
     {"train", "train a model through the stages of a recipe", cmd_train},
 };
 static_assert(std::ranges::is_sorted(kCommands, {},
@@ -43,7 +46,7 @@ void print_help() {
       "fathom {}: train, align, evaluate and serve DeepSeek-V3.2-class models.\n\n"
       "usage: fathom COMMAND [ARGUMENTS] [--options]\n\ncommands:\n",
       FATHOM_VERSION);
-  for (const Command& c : kCommands) fmt::print("  {:<12} {}\n", c.name, c.summary);
+  for (const Command& c : kCommands) fmt::print("  {:<17} {}\n", c.name, c.summary);
   fmt::print("\n`fathom COMMAND --help` lists the options of a command.\n");
 }
 

@@ -294,66 +294,17 @@ CheckpointReport CheckpointFolder::check() const {
   return report;
 }
 
-namespace {
-
-// First and one past the last tensor of each shard.
-std::vector<std::pair<size_t, size_t>> plan_shards(std::span<const NamedTensor> tensors,
-                                                   int64_t max_shard_bytes) {
-  std::vector<std::pair<size_t, size_t>> shards;
-  int64_t size_bytes = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const int64_t n = tensors[i].tensor.view.size_bytes();
-    if (shards.empty() || (size_bytes > 0 && size_bytes + n > max_shard_bytes)) {
-      shards.emplace_back(i, i);
-      size_bytes = 0;
-    }
-    shards.back().second = i + 1;
-    size_bytes += n;
-  }
-  return shards;
-}
-
-void refuse_used_folder(const std::string& folder) {
-  for (const std::string& name : list_folder(folder)) {
-    if (name != kConfigFile && name != kIndexFile && !name.ends_with(".safetensors")) continue;
-    throw Error(Code::kInvalidArgument,
-                fmt::format("{}: expected a folder without a checkpoint, found {}", folder, name),
-                "choose another folder or remove this one");
-  }
-}
-
-}  // namespace
-
 void save_checkpoint_folder(const std::string& folder, const ModelConfig& config,
                             std::span<const NamedTensor> tensors, int64_t max_shard_bytes) {
-  FM_CHECK(!tensors.empty(), "no tensors to save in {}", folder);
-  make_folders(folder);
-  refuse_used_folder(folder);
-  const auto shards = plan_shards(tensors, max_shard_bytes);
-  const SafetensorsMetadata metadata = {{"format", "pt"}};  // other readers ask for it
-  Json weight_map = Json::object();
-  std::unordered_set<std::string_view> names;
-  int64_t size_bytes = 0;
-  for (size_t s = 0; s < shards.size(); ++s) {
-    const std::string name =
-        shards.size() == 1 ? kSingleFile
-                           : fmt::format("model-{:05}-of-{:05}.safetensors", s + 1, shards.size());
-    const auto part = tensors.subspan(shards[s].first, shards[s].second - shards[s].first);
-    write_safetensors(folder + "/" + name, part, metadata);
-    for (const NamedTensor& t : part) {
-      FM_CHECK(names.insert(t.name).second, "tensor {} is given twice", t.name);
-      weight_map.members().emplace_back(t.name, Json::string(name));
-      size_bytes += t.tensor.view.size_bytes();
-    }
+  std::vector<SafetensorsEntry> entries;
+  std::unordered_map<std::string_view, const NamedTensor*> by_name;
+  for (const NamedTensor& t : tensors) {
+    entries.push_back(entry_of(t));
+    by_name.emplace(t.name, &t);
   }
-  if (shards.size() > 1) {
-    Json sizes = Json::object(), index = Json::object();
-    sizes.set("total_size", Json::number(size_bytes));
-    index.set("metadata", std::move(sizes));
-    index.set("weight_map", std::move(weight_map));
-    write_file_atomic(folder + "/" + kIndexFile, index.dump(2) + "\n");
-  }
-  write_file_atomic(folder + "/" + kConfigFile, to_json(config).dump(2) + "\n");
+  CheckpointWriter writer(folder, config, std::move(entries), max_shard_bytes);
+  for (const SafetensorsEntry& e : writer.entries()) writer.write(by_name.at(e.name)->tensor);
+  writer.finish();
 }
 
 }  // namespace fathom

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fathom/model/checkpoint_writer.h"
 #include "fathom/model/config.h"
 #include "fathom/model/tensor_names.h"
 #include "fathom/tensor/safetensors.h"
@@ -67,12 +68,7 @@ class CheckpointFolder {
   std::shared_ptr<const State> state_;
 };
 
-inline constexpr int64_t kMaxShardBytes = int64_t{5} << 30;
-
-// Writes shards of at most max_shard_bytes (a larger tensor has its own), then the index, then
-// config.json: a folder without config.json is an unfinished one. Every file appears complete or
-// not at all. Throws Error when the folder already holds a checkpoint or part of one. Loading gives
-// the same bits back.
+// Writes everything with a CheckpointWriter. Loading gives the same bits back.
 void save_checkpoint_folder(const std::string& folder, const ModelConfig& config,
                             std::span<const NamedTensor> tensors,
                             int64_t max_shard_bytes = kMaxShardBytes);

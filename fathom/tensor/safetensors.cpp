@@ -283,6 +283,7 @@ struct SafetensorsWriter::State {
   AtomicWriter file;
   std::vector<SafetensorsEntry> entries;
   size_t next = 0;
+  uint64_t piece_bytes = 0;  // of tensor `next`, written so far
 };
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<SafetensorsEntry> entries,
@@ -336,6 +337,8 @@ void write_strided(AtomicWriter& file, const View& v, int axis, int64_t offset) 
 void SafetensorsWriter::write(const View& view) {
   FM_CHECK(state_->next < state_->entries.size(), "all {} tensors are written",
            state_->entries.size());
+  FM_CHECK(state_->piece_bytes == 0, "tensor {} was begun in pieces",
+           state_->entries[state_->next].name);
   const SafetensorsEntry& e = state_->entries[state_->next++];
   FM_CHECK(view.dtype == e.dtype, "tensor {} is {}, declared {}", e.name, dtype_name(view.dtype),
            dtype_name(e.dtype));
@@ -347,6 +350,19 @@ void SafetensorsWriter::write(const View& view) {
     state_->file.write(view.data, static_cast<size_t>(view.size_bytes()));
   else
     write_strided(state_->file, view, 0, 0);
+}
+
+void SafetensorsWriter::write_piece(const void* data, size_t size_bytes) {
+  FM_CHECK(state_->next < state_->entries.size(), "all {} tensors are written",
+           state_->entries.size());
+  const SafetensorsEntry& e = state_->entries[state_->next];
+  state_->piece_bytes += size_bytes;
+  FM_CHECK(state_->piece_bytes <= e.end - e.begin, "tensor {}: {} of {} bytes", e.name,
+           state_->piece_bytes, e.end - e.begin);
+  state_->file.write(data, size_bytes);
+  if (state_->piece_bytes < e.end - e.begin) return;
+  state_->piece_bytes = 0;
+  ++state_->next;
 }
 
 void SafetensorsWriter::commit() {

@@ -65,6 +65,8 @@ class SafetensorsWriter {
                     const SafetensorsMetadata& metadata = {});
   ~SafetensorsWriter();
   void write(const View& view);  // dtype and sizes as declared; any strides
+  // The same in pieces of contiguous data, for tensors that are larger than memory should hold.
+  void write_piece(const void* data, size_t size_bytes);
   void commit();
 
  private:
