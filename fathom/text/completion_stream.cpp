@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fathom/base/error.h"
+#include "fathom/text/call_builder.h"
 #include "fathom/text/dsml_tag.h"
 #include "fathom/text/json_repair.h"
 #include "fathom/text/utf8.h"
@@ -18,12 +19,6 @@ constexpr size_t kLongestMarker = 64;
 constexpr std::string_view kBlanks = " \t\r\n";
 
 bool all_blank(std::string_view text) { return text.find_first_not_of(kBlanks) == text.npos; }
-
-std::string_view trim(std::string_view text) {
-  const size_t begin = text.find_first_not_of(kBlanks);
-  if (begin == text.npos) return {};
-  return text.substr(begin, text.find_last_not_of(kBlanks) + 1 - begin);
-}
 
 // How many of the last bytes are line ends that would belong to a block of calls, should one
 // follow: at most two.
@@ -57,9 +52,9 @@ class CompletionStream::Impl {
     std::vector<StreamEvent> events = run();
     if (state_ == State::kValue) end_value(false);
     if (state_ == State::kLegacyName || state_ == State::kLegacyArguments) end_legacy(false);
-    if (in_invoke_) {
+    if (call_.open()) {
       result_.malformed = true;
-      end_call(end_ == StreamEnd::kStop && !cut_);
+      end_call(end_ == StreamEnd::kStop && !call_.cut());
     }
     std::move(events_.begin(), events_.end(), std::back_inserter(events));
     events_.clear();
@@ -106,15 +101,6 @@ class CompletionStream::Impl {
     return true;
   }
 
-  void emit(Kind kind, std::string_view text, size_t call = 0) {
-    if (text.empty() && kind != Kind::kCallBegin && kind != Kind::kCallEnd) return;
-    if (!events_.empty() && events_.back().kind == kind && events_.back().call == call &&
-        kind != Kind::kCallBegin && kind != Kind::kCallEnd)
-      events_.back().text += text;
-    else
-      events_.push_back({kind, call, std::string(text)});
-  }
-
   // ---- thoughts, content, and what stands between tags
 
   void put_text(std::string_view text) {
@@ -126,8 +112,8 @@ class CompletionStream::Impl {
       text.remove_prefix(end);
     }
     if (text.empty()) return;
-    if (in_invoke_) {
-      body_ += text;
+    if (call_.open()) {
+      call_.add_body(text);
     } else if (thinking_) {
       append(Kind::kReasoning, result_.reasoning_content, text);
     } else if (after_calls_ || in_block_) {
@@ -145,20 +131,21 @@ class CompletionStream::Impl {
           std::string_view(to).substr(to.size() - std::min(to.size(), kLongestMarker));
       if (find_marker(tail).at < tail.size()) {
         to += ' ';
-        emit(kind, " ");
+        add_event(events_, kind, " ");
       }
       removed = false;
     }
     to += text;
-    emit(kind, text);
+    add_event(events_, kind, text);
   }
 
   // Blanks and a lost > between calls are nothing; words there are content that stands at the wrong
   // place.
   void between_calls(std::string_view text) {
+    const bool stray = gap_.empty() && text.starts_with('>');
     gap_ += text;
     const size_t skip = gap_.starts_with('>') ? 1 : 0;
-    if (all_blank(std::string_view(gap_).substr(skip))) return;
+    if (all_blank(text.substr(stray ? 1 : 0))) return;
     const std::string text_out = gap_.substr(skip);
     gap_.clear();
     result_.malformed = true;
@@ -200,7 +187,7 @@ class CompletionStream::Impl {
   }
 
   void flush_before(size_t end, bool calls_follow) {
-    const size_t strip = calls_follow && !in_invoke_ ? held_lines(rest().substr(0, end)) : 0;
+    const size_t strip = calls_follow && !call_.open() ? held_lines(rest().substr(0, end)) : 0;
     put_text(rest().substr(0, end - strip));
     at_ += end;
   }
@@ -237,7 +224,7 @@ class CompletionStream::Impl {
         end_of_sentence();
         return;
       case Marker::kEndThink:
-        if (thinking_ && !in_invoke_) {
+        if (thinking_ && !call_.open()) {
           at_ += found.size_bytes;
           thinking_ = false;
           result_.thought_closed = true;
@@ -245,7 +232,7 @@ class CompletionStream::Impl {
         }
         break;
       case Marker::kThink:
-        if (!in_invoke_) thinking_ = true;
+        if (!call_.open()) thinking_ = true;
         break;
       case Marker::kUser:  // the model plays the next turn
         drop(found.size_bytes);
@@ -278,9 +265,9 @@ class CompletionStream::Impl {
   }
 
   void end_of_sentence() {
-    if (in_invoke_) {
+    if (call_.open()) {
       result_.malformed = true;
-      end_call(!cut_);
+      end_call(!call_.cut());
     }
     if (thinking_ || in_block_) result_.malformed = true;
     result_.ended = true;
@@ -322,7 +309,7 @@ class CompletionStream::Impl {
 
   // Another call or the end of the block comes before the end of this one.
   void interrupt_call() {
-    if (!in_invoke_) return;
+    if (!call_.open()) return;
     result_.malformed = true;
     end_call(true);
   }
@@ -341,7 +328,7 @@ class CompletionStream::Impl {
 
   void invoke_tag(const DsmlTag& tag) {
     if (tag.closing) {
-      if (!in_invoke_) {
+      if (!call_.open()) {
         drop(tag.size_bytes);
         return;
       }
@@ -352,7 +339,7 @@ class CompletionStream::Impl {
     interrupt_call();
     if (!in_block_) result_.malformed = true;
     at_ += tag.size_bytes;
-    begin_call(tag.has_name ? trim(tag.name) : "");
+    call_.begin(tag.has_name ? trim_blanks(tag.name) : "");
   }
 
   void parameter_tag(const DsmlTag& tag) {
@@ -362,26 +349,7 @@ class CompletionStream::Impl {
     }
     at_ += tag.size_bytes;
     state_ = State::kValue;
-    key_ = tag.name;
-    value_.clear();
-    const bool wanted = in_invoke_ && named_ && tag.has_name &&
-                        std::find(keys_.begin(), keys_.end(), key_) == keys_.end();
-    if (!wanted) {
-      result_.malformed = true;
-      value_kind_ = ValueKind::kIgnored;
-      return;
-    }
-    const Json* schema = property_schema(function_, key_);
-    const TextFit fit = text_fit(schema);
-    const bool says_text = tag.is_string == DsmlTag::IsString::kTrue;
-    if (tag.is_string == DsmlTag::IsString::kUnsaid) result_.malformed = true;
-    const bool text =
-        says_text ? fit != TextFit::kNoText
-                  : tag.is_string == DsmlTag::IsString::kUnsaid && fit == TextFit::kOnlyText;
-    value_kind_ = text ? ValueKind::kText : ValueKind::kJson;
-    if (!text) return;
-    add_key();
-    arguments("\"");
+    call_.begin_value(tag);
   }
 
   // ---- values
@@ -393,19 +361,19 @@ class CompletionStream::Impl {
       const std::string_view tail = rest().substr(found.at);
       const bool keep =
           end_ == StreamEnd::kStop && tail.find('\xEF') == tail.npos && tail.find('|') == tail.npos;
-      put_value(keep ? rest() : rest().substr(0, found.at));
+      call_.put_value(keep ? rest() : rest().substr(0, found.at));
       at_ = keep ? buffer_.size() : at_ + found.at;
       return keep ? false : drop(rest().size());
     }
     if (found.marker == Marker::kEos) {
-      put_value(rest().substr(0, found.at));
+      call_.put_value(rest().substr(0, found.at));
       at_ += found.at + found.size_bytes;
       end_value(false);
       end_of_sentence();
       return true;
     }
     if (found.marker != Marker::kDsml) {  // other tokens are part of the value
-      put_value(rest().substr(0, found.at + found.size_bytes));
+      call_.put_value(rest().substr(0, found.at + found.size_bytes));
       at_ += found.at + found.size_bytes;
       return true;
     }
@@ -415,7 +383,7 @@ class CompletionStream::Impl {
     const bool cut = final_ && at_ + found.at + tag.size_bytes == buffer_.size() &&
                      !buffer_.ends_with('>') && tag.kind == DsmlTag::Kind::kUnknown;
     if (tag.kind == DsmlTag::Kind::kUnknown && !cut) {
-      put_value(rest().substr(0, found.at + found.size_bytes));
+      call_.put_value(rest().substr(0, found.at + found.size_bytes));
       at_ += found.at + found.size_bytes;
       return true;
     }
@@ -428,7 +396,7 @@ class CompletionStream::Impl {
     const bool own = tag.kind == DsmlTag::Kind::kParameter && tag.closing;
     std::string_view value = rest().substr(0, end);
     if (!own && value.ends_with('\n')) value.remove_suffix(1);
-    put_value(value);
+    call_.put_value(value);
     at_ += end;
     if (cut) {
       drop(tag.size_bytes);
@@ -445,99 +413,19 @@ class CompletionStream::Impl {
   bool value_text(size_t end) {
     const size_t keep = rest().substr(0, end).ends_with('\n') ? 1 : 0;
     if (end == keep) return false;
-    put_value(rest().substr(0, end - keep));
+    call_.put_value(rest().substr(0, end - keep));
     at_ += end - keep;
     return true;
   }
 
-  void put_value(std::string_view text) {
-    if (value_kind_ == ValueKind::kIgnored)
-      result_.raw_markup += text;
-    else if (value_kind_ == ValueKind::kJson)
-      value_ += text;
-    else if (!text.empty())
-      put_string(text);
-  }
-
-  // Escaped, whole characters only.
-  void put_string(std::string_view text) {
-    value_ += text;
-    const std::string quoted = json_quote(utf8_take(value_));
-    arguments(std::string_view(quoted).substr(1, quoted.size() - 2));
-  }
-
   void end_value(bool terminated) {
     state_ = State::kText;
-    if (!terminated) {
-      cut_ = true;
-      result_.malformed = true;
-    }
-    if (value_kind_ == ValueKind::kText) {
-      if (!value_.empty()) arguments(kReplacementUtf8);
-      arguments("\"");
-    } else if (value_kind_ == ValueKind::kJson) {
-      if (!terminated) return;  // half a value is none
-      const std::string json = repair_argument(value_, property_schema(function_, key_));
-      if (json != trim(value_)) result_.malformed = true;
-      add_key();
-      arguments(json);
-    }
-    value_.clear();
-  }
-
-  // ---- calls
-
-  void begin_call(std::string_view name) {
-    in_invoke_ = true;
-    named_ = !name.empty();
-    cut_ = false;
-    keys_.clear();
-    body_.clear();
-    function_ = nullptr;
-    if (!named_) {
-      result_.malformed = true;
-      return;
-    }
-    for (const Json& tool : options_.tools) {
-      const Json* tool_name = tool.find("name");
-      if (tool_name && tool_name->is_string() && tool_name->as_string() == name) function_ = &tool;
-    }
-    result_.tool_calls.push_back({.name = std::string(name), .arguments = ""});
-    result_.complete.push_back(false);
-    emit(Kind::kCallBegin, name, result_.tool_calls.size() - 1);
-  }
-
-  void arguments(std::string_view text) {
-    result_.tool_calls.back().arguments += text;
-    emit(Kind::kCallArguments, text, result_.tool_calls.size() - 1);
-  }
-
-  void add_key() {
-    arguments(keys_.empty() ? "{" : ", ");
-    arguments(json_quote(utf8_lossy(key_)));
-    arguments(": ");
-    keys_.push_back(key_);
+    call_.end_value(terminated);
   }
 
   void end_call(bool complete) {
-    in_invoke_ = false;
+    call_.end(complete);
     after_calls_ = !in_block_;
-    if (!all_blank(body_)) result_.malformed = true;
-    if (!named_) {
-      result_.raw_markup += body_;
-      return;
-    }
-    if (!keys_.empty()) {
-      arguments("}");
-      result_.raw_markup += body_;
-    } else {  // some models write the arguments as JSON between the tags
-      const std::optional<Json> object = parse_lenient_json(trim(body_));
-      const bool use = object && object->is_object();
-      arguments(use ? object->dump() : "{}");
-      if (!use) result_.raw_markup += body_;
-    }
-    result_.complete.back() = complete;
-    emit(Kind::kCallEnd, "", result_.tool_calls.size() - 1);
   }
 
   // ---- the call tokens of V3, R1 and V3.1
@@ -573,18 +461,18 @@ class CompletionStream::Impl {
 
   // V3.1: NAME sep JSON. V3 and R1: "function" sep NAME, a line end, the JSON in a fence.
   void end_legacy(bool terminated) {
-    std::string name(trim(legacy_name_));
-    std::string_view json = trim(legacy_arguments_);
+    std::string name(trim_blanks(legacy_name_));
+    std::string_view json = trim_blanks(legacy_arguments_);
     const size_t fence = json.find("```");
     if (name == "function" && fence != json.npos && json.find('\n') < fence) {
-      name = trim(json.substr(0, json.find('\n')));
+      name = trim_blanks(json.substr(0, json.find('\n')));
       json = json.substr(std::min(json.find('\n', fence), json.size()));
       if (json.ends_with("```")) json.remove_suffix(3);
-      json = trim(json);
+      json = trim_blanks(json);
     }
     state_ = State::kText;
-    begin_call(name);
-    body_ = json;
+    call_.begin(name);
+    call_.add_body(json);
     const std::optional<Json> object = parse_lenient_json(json);
     const bool good = object && object->is_object();
     if (!good || !terminated) result_.malformed = true;
@@ -592,8 +480,6 @@ class CompletionStream::Impl {
     end_call(terminated);
     result_.malformed = was_malformed;
   }
-
-  enum class ValueKind : uint8_t { kIgnored, kText, kJson };
 
   StreamOptions options_;
   StreamedCompletion result_;
@@ -610,15 +496,7 @@ class CompletionStream::Impl {
   size_t swallow_ = 0;  // inside a tag that something interrupted: bytes to look for its >
   std::string gap_;     // blanks between and behind calls
 
-  bool in_invoke_ = false;
-  bool named_ = false;  // the call has a name; a nameless one is left out
-  bool cut_ = false;    // its last value has no end
-  const Json* function_ = nullptr;
-  std::vector<std::string> keys_;
-  std::string body_;  // text between the tags of an invoke
-
-  std::string key_, value_;
-  ValueKind value_kind_ = ValueKind::kIgnored;
+  CallBuilder call_{options_.tools, result_, events_};
   std::string legacy_name_, legacy_arguments_;
 };
 

@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::string_view kBar = "\uFF5C";
 constexpr std::string_view kCore = "\uFF5CDSML";
+constexpr size_t kMostBlanks = 16;  // between < and the marker
 constexpr size_t kMaxTagBytes = 1024;
 
 struct Known {
@@ -120,7 +121,8 @@ FoundMarker dsml_front(std::string_view text, size_t at) {
   if (text[i] == '<') {
     ++i;
     if (i < text.size() && text[i] == '/') ++i;
-    while (i < text.size() && is_blank(text[i])) ++i;
+    const size_t most = std::min(text.size(), i + kMostBlanks);
+    while (i < most && is_blank(text[i])) ++i;
   }
   const std::string_view rest = text.substr(i);
   if (rest.starts_with(kCore)) return {Marker::kDsml, at, i - at + kCore.size()};
