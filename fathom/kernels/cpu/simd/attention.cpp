@@ -112,13 +112,8 @@ class Forward {
   // Keys that token i of the tile attends to.
   int64_t num_keys(const QueryTile& tile, int64_t i) const {
     if (!a_.sel) return tile.pos + i + 1;
-    const int32_t* row = selection(tile.first + i);
-    return std::partition_point(row, row + a_.sel.dim[1], [](int32_t s) { return s >= 0; }) - row;
+    return selected_keys(a_.sel, tile.first + i).size;
   }
-  const int32_t* selection(int64_t t) const {
-    return static_cast<const int32_t*>(a_.sel.data) + t * a_.sel.stride[0];
-  }
-
   // Few tiles and many keys: every (tile, chunk) is a task of its own.
   void run_split(const ThreadScratch& scratch) {
     const int64_t rows = max_tokens_ * d_.H, chunks = (max_keys_ + kChunk - 1) / kChunk;
@@ -205,7 +200,7 @@ class Forward {
   }
 
   void gather(const QueryTile& tile, int64_t from, int64_t n, KeyBlock* block) const {
-    const int32_t* sel = selection(tile.first) + from;
+    const int32_t* sel = selected_keys(a_.sel, tile.first).pos + from;
     const void* key[kBlock];
     for (int64_t r = 0; r < n; ++r) key[r] = key_at(tile.seq, sel[r]);
     gather_keys(key, n, block);

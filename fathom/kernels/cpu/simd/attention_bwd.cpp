@@ -22,6 +22,7 @@ namespace {
 constexpr int64_t kTileRows = 256;
 constexpr int64_t kTileNumbers = 96 * 1024;
 constexpr int kTasksPerThread = 4;
+constexpr int32_t kDone = std::numeric_limits<int32_t>::max();  // of a tile: past all its blocks
 
 // The two forms in one shape: q = [q1 | q2], k = [k1 | k2].
 struct Form {
@@ -35,6 +36,7 @@ struct Form {
 
 struct Work {
   float *q, *d_o, *dq, *s, *dp, *lse, *delta;
+  float *kept_s, *kept_dp;  // [tokens][blocks of the selection][heads][64], where tokens gather
   uint64_t *mask, *selected;
   KeyBlock k, v;
 };
@@ -55,6 +57,7 @@ class Backward {
       const QueryTile& tile = queries_.tile[i];
       rows_ = std::max(rows_, tile.count * heads_);
       blocks_ = std::max(blocks_, (tile.pos + tile.count + kBlock - 1) / kBlock);
+      if (f.shared && gathers(f.sel, tile)) kept_blocks_ = (f.sel.dim[1] + kBlock - 1) / kBlock;
     }
   }
 
@@ -86,7 +89,7 @@ class Backward {
 
  private:
   int64_t scratch_bytes() const {
-    const int64_t numbers = rows_ * (2 * ld_ + v_ld_ + 2 * kBlock + 2);
+    const int64_t numbers = rows_ * (2 * ld_ + v_ld_ + 2 * kBlock * (1 + kept_blocks_) + 2);
     return numbers * 4 + rows_ * 8 + (f_.sel ? rows_ / heads_ * blocks_ * 8 : 0) +
            KeyBlock::scratch_bytes(width_) + KeyBlock::scratch_bytes(V_) + 1024;
   }
@@ -96,6 +99,7 @@ class Backward {
     w.d_o = s.take<float>(rows_ * v_ld_);
     for (float** p : {&w.s, &w.dp}) *p = s.take<float>(rows_ * kBlock);
     for (float** p : {&w.lse, &w.delta}) *p = s.take<float>(rows_);
+    for (float** p : {&w.kept_s, &w.kept_dp}) *p = s.take<float>(rows_ * kept_blocks_ * kBlock);
     w.mask = s.take<uint64_t>(rows_);
     if (f_.sel) w.selected = s.take<uint64_t>(rows_ / heads_ * blocks_);
     w.k.init(&s, width_);
@@ -137,6 +141,7 @@ class Backward {
     const int64_t rows = tile.count * heads_, keys = tile.pos + tile.count;
     const int64_t blocks = (keys + kBlock - 1) / kBlock;
     load_queries(tile, head, w);
+    if (f_.shared && gathers(f_.sel, tile)) return run_gathered(tile, w, before, done);
     if (f_.sel) selection_masks(f_.sel, tile.first, tile.count, blocks, w->selected);
     std::fill_n(w->dq, rows * ld_, 0.0f);
     for (int64_t b = 0; b < blocks; ++b) {
@@ -154,10 +159,14 @@ class Backward {
       if (any) add_to_keys(first_key, head, n, begin, rows, *w);
       if (done) done->store(static_cast<int32_t>(b + 1), std::memory_order_release);
     }
-    if (done) done->store(std::numeric_limits<int32_t>::max(), std::memory_order_release);
+    if (done) done->store(kDone, std::memory_order_release);
+    store_queries(tile, head, *w);
+  }
+
+  void store_queries(const QueryTile& tile, int64_t head, const Work& w) const {
     for (int64_t i = 0; i < tile.count; ++i)
       for (int64_t j = 0; j < heads_; ++j) {
-        const float* dq = w->dq + (i * heads_ + j) * ld_;
+        const float* dq = w.dq + (i * heads_ + j) * ld_;
         store(f_.dq1, tile.first + i, head + j, dq, N_, f_.add_dq1);
         store(f_.dq2, tile.first + i, head + j, dq + N_, R_, f_.add_dq2);
       }
@@ -170,6 +179,63 @@ class Backward {
       std::copy_n(from, n, y);
     else
       for (int64_t i = 0; i < n; ++i) y[i] += from[i];
+  }
+
+  // Block `from` of the selection of token i: its keys, and where its P or dS is kept.
+  int64_t key_rows(const QueryTile& tile, int64_t i, int64_t from, int64_t* rows) const {
+    const Selected sel = selected_keys(f_.sel, tile.first + i);
+    const int64_t n = std::min(kBlock, sel.size - from);
+    for (int64_t r = 0; r < n; ++r) rows[r] = tile.first - tile.pos + sel.pos[from + r];
+    return n;
+  }
+  float* kept(float* base, int64_t i, int64_t from) const {
+    return base + (i * kept_blocks_ + from / kBlock) * heads_ * kBlock;
+  }
+
+  void run_gathered(const QueryTile& tile, Work* w, const std::atomic<int32_t>* before,
+                    std::atomic<int32_t>* done) const {
+    std::fill_n(w->dq, tile.count * heads_ * ld_, 0.0f);
+    for (int64_t i = 0; i < tile.count; ++i) gather_token(tile, i, w);
+    while (before && before->load(std::memory_order_acquire) != kDone) std::this_thread::yield();
+    if (f_.dk1)
+      for (int64_t i = 0; i < tile.count; ++i) scatter_token(tile, i, w);
+    if (done) done->store(kDone, std::memory_order_release);
+    store_queries(tile, 0, *w);
+  }
+
+  void gather_token(const QueryTile& tile, int64_t i, Work* w) const {
+    int64_t key[kBlock];
+    const void* src[kBlock];
+    const int64_t row = i * heads_;
+    for (int64_t from = 0, n; (n = key_rows(tile, i, from, key)) > 0; from += kBlock) {
+      for (int64_t r = 0; r < n; ++r) src[r] = row_ptr(f_.k1, key[r]);
+      vec_.gather_f32(src, n, width_, w->k.copy, w->k.copy_ld());
+      w->k.pack_copy(tiles_, n);
+      std::fill_n(w->mask, heads_, low_bits(n));
+      float *s = kept(w->kept_s, i, from), *dp = kept(w->kept_dp, i, from);
+      score_block(tiles_, w->q + row * ld_, ld_, width_, w->k.panels, 16 * width_, w->mask, 0,
+                  heads_, s);
+      score_block(tiles_, w->d_o + row * v_ld_, v_ld_, V_, w->k.panels, 16 * width_, w->mask, 0,
+                  heads_, dp);
+      vec_.softmax_backward(s, dp, w->mask, heads_, f_.scale, w->lse + row, w->delta + row);
+      weigh_block(tiles_, dp, w->k.rows, w->k.ld, width_, w->mask, 0, heads_, false,
+                  w->dq + row * ld_, ld_);
+    }
+  }
+
+  void scatter_token(const QueryTile& tile, int64_t i, Work* w) const {
+    int64_t key[kBlock];
+    float* dst[kBlock];
+    const int64_t row = i * heads_, ld = w->k.copy_ld();
+    for (int64_t from = 0, n; (n = key_rows(tile, i, from, key)) > 0; from += kBlock) {
+      std::fill_n(w->mask, heads_, low_bits(n));
+      outer_block(tiles_, kept(w->kept_dp, i, from), w->mask, w->q + row * ld_, ld_, width_, 0,
+                  heads_, n, false, w->k.copy, ld);
+      outer_block(tiles_, kept(w->kept_s, i, from), w->mask, w->d_o + row * v_ld_, v_ld_, V_, 0,
+                  heads_, n, true, w->k.copy, ld);
+      for (int64_t r = 0; r < n; ++r) dst[r] = out_ptr(f_.dk1, key[r]);
+      vec_.scatter_add(w->k.copy, ld, n, width_, dst);
+    }
   }
 
   void run_block(int64_t first_key, int64_t head, int64_t n, int64_t begin, int64_t rows,
@@ -200,7 +266,7 @@ class Backward {
   const Form& f_;
   const TileTable& tiles_;
   const AttentionVec& vec_;
-  int64_t H_, N_, R_, V_, heads_, width_, ld_, v_ld_, rows_ = 0, blocks_ = 0;
+  int64_t H_, N_, R_, V_, heads_, width_, ld_, v_ld_, rows_ = 0, blocks_ = 0, kept_blocks_ = 0;
   QueryTiles queries_;
 };
 

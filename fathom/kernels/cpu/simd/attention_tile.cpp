@@ -104,6 +104,12 @@ void selection_masks(const View& sel, int64_t first, int64_t count, int64_t bloc
   }
 }
 
+Selected selected_keys(const View& sel, int64_t t) {
+  const int32_t* row = static_cast<const int32_t*>(sel.data) + t * sel.stride[0];
+  const auto padding = [](int32_t s) { return s >= 0; };
+  return {row, std::partition_point(row, row + sel.dim[1], padding) - row};
+}
+
 QueryTiles cut_queries(const Exec& exec, const QueryRows& rows, int64_t tile_tokens) {
   QueryTiles out;
   for (const bool fill : {false, true}) {

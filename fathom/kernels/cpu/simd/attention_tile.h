@@ -150,6 +150,19 @@ QueryTiles cut_queries(const Exec& exec, const QueryRows& rows, int64_t tile_tok
 // mask[i * blocks + b]: which keys of block b row first + i of a selection holds.
 void selection_masks(const View& sel, int64_t first, int64_t count, int64_t blocks, uint64_t* mask);
 
+// Below this many times index_topk, scoring a tile's keys densely under masks is faster than
+// gathering each token's own (fathom bench attention; the shapes of training).
+inline constexpr int64_t kGatherFrom = 2;
+inline bool gathers(const View& sel, const QueryTile& tile) {
+  return sel && tile.pos + tile.count > kGatherFrom * sel.dim[1];
+}
+// The selected positions of a row, without the padding.
+struct Selected {
+  const int32_t* pos;
+  int64_t size;
+};
+Selected selected_keys(const View& sel, int64_t t);
+
 inline const float* row_ptr(const View& v, int64_t a) {
   return static_cast<const float*>(v.data) + a * v.stride[0];
 }

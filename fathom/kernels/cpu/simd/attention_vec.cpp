@@ -412,6 +412,16 @@ void gather_bf16(const void* const* src, int64_t n, int64_t width, float* dst, i
   }
 }
 
+void scatter_add(const float* src, int64_t ld, int64_t n, int64_t width, float* const* dst) {
+  for (int64_t r = 0; r < n; ++r) {
+    const float* from = src + r * ld;
+    float* to = dst[r];
+    sweep(width, [&](int64_t i, auto part) HWY_ATTR {
+      store16(load16(to + i, part) + load16(from + i, part), to + i, part);
+    });
+  }
+}
+
 }  // namespace
 
 const AttentionVec& make_attention_vec() {
@@ -431,6 +441,7 @@ const AttentionVec& make_attention_vec() {
       .keep_best = &keep_best,
       .gather_f32 = &gather_f32,
       .gather_bf16 = &gather_bf16,
+      .scatter_add = &scatter_add,
   };
   return kTable;
 }

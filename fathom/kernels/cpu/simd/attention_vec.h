@@ -59,6 +59,8 @@ struct AttentionVec {
   // early.
   void (*gather_f32)(const void* const* src, int64_t n, int64_t width, float* dst, int64_t ld);
   void (*gather_bf16)(const void* const* src, int64_t n, int64_t width, float* dst, int64_t ld);
+  // dst[i] += the `width` numbers of row i of src, in ascending i
+  void (*scatter_add)(const float* src, int64_t ld, int64_t n, int64_t width, float* const* dst);
 };
 
 // Of the instruction set that dispatch chose.

@@ -22,6 +22,7 @@ constexpr int64_t kRowNumbers = 512 * 1024;  // of p in a tile
 
 struct Work {
   float *attn_q, *q, *s, *p, *scores, *dq, *dw, *lse;
+  float* kept;  // [tokens][blocks of the selection][J][64], where tokens gather
   uint64_t *seen, *mask, *selected;
   float* sorted;
   KeyBlock kv, k;
@@ -29,6 +30,9 @@ struct Work {
 
 class Kl {
  public:
+  static constexpr int32_t kDone =
+      std::numeric_limits<int32_t>::max();  // of a tile: past all its blocks
+
   Kl(const Exec& exec, const IndexKl& a)
       : exec_(exec), a_(a), tiles_(tile_table()), vec_(attention_vec()) {
     J_ = a.q.dim[1], I_ = a.q.dim[2];
@@ -43,6 +47,8 @@ class Kl {
     const auto tokens = static_cast<uint64_t>(std::clamp<int64_t>(most, 1, kBlock));
     tokens_ = static_cast<int64_t>(std::bit_floor(tokens));
     queries_ = cut_queries(exec, a.rows, tokens_);
+    for (int64_t i = 0; i < queries_.size; ++i)
+      if (gathers(a.sel, queries_.tile[i])) kept_blocks_ = (a.sel.dim[1] + kBlock - 1) / kBlock;
   }
 
   void run() {
@@ -62,7 +68,8 @@ class Kl {
   int64_t scratch_bytes() const {
     const int64_t rows = tokens_ * heads_, row = blocks_ * kBlock;
     const int64_t numbers = tokens_ * H_ * width_ + 2 * tokens_ * J_ * i_ld_ + rows * kBlock +
-                            2 * tokens_ * row + tokens_ * J_ + tokens_ * H_ + row;
+                            2 * tokens_ * row + tokens_ * J_ + tokens_ * H_ + row +
+                            tokens_ * J_ * kept_blocks_ * kBlock;
     return numbers * 4 + (rows + 2 * tokens_ * blocks_) * 8 + KeyBlock::scratch_bytes(width_) +
            KeyBlock::scratch_bytes(I_) + 1024;
   }
@@ -78,6 +85,7 @@ class Kl {
     w.dw = s.take<float>(tokens_ * J_);
     w.lse = s.take<float>(tokens_ * H_);
     w.sorted = s.take<float>(row);
+    w.kept = s.take<float>(tokens_ * J_ * kept_blocks_ * kBlock);
     w.mask = s.take<uint64_t>(rows);
     w.seen = s.take<uint64_t>(tokens_ * blocks_);
     w.kv.init(&s, width_);
@@ -116,6 +124,7 @@ class Kl {
                 std::atomic<int32_t>* done) const {
     const int64_t keys = tile.pos + tile.count, blocks = (keys + kBlock - 1) / kBlock;
     load_queries(tile, w);
+    if (gathers(a_.sel, tile)) return run_gathered(tile, w, before, done);
     if (a_.sel) {
       selection_masks(a_.sel, tile.first, tile.count, blocks, w->seen);
     } else {
@@ -124,18 +133,100 @@ class Kl {
           w->seen[i * blocks + b] = low_bits(tile.pos + i + 1 - b * kBlock);
     }
     for (int64_t b = 0; b < blocks; ++b) fill_rows(tile, b, blocks, w);
-    for (int64_t i = 0; i < tile.count; ++i) row_loss(tile, i, blocks, w);
+    for (int64_t i = 0; i < tile.count; ++i) {
+      const int64_t row = i * blocks;
+      row_loss(tile.first + i, w->p + row * kBlock, w->scores + row * kBlock, w->seen + row, blocks,
+               w);
+    }
     if (a_.dq) {
       std::fill_n(w->dq, tile.count * J_ * i_ld_, 0.0f);
       std::fill_n(w->dw, tile.count * J_, 0.0f);
       for (int64_t b = 0; b < blocks; ++b) backward_block(tile, b, blocks, w, before, done);
-      for (int64_t i = 0; i < tile.count; ++i) {
-        for (int64_t j = 0; j < J_; ++j)
-          std::copy_n(w->dq + (i * J_ + j) * i_ld_, I_, out_ptr(a_.dq, tile.first + i, j));
-        std::copy_n(w->dw + i * J_, J_, out_ptr(a_.dw, tile.first + i));
-      }
+      store_queries(tile, *w);
     }
-    done->store(std::numeric_limits<int32_t>::max(), std::memory_order_release);
+    done->store(kDone, std::memory_order_release);
+  }
+
+  void store_queries(const QueryTile& tile, const Work& w) const {
+    for (int64_t i = 0; i < tile.count; ++i) {
+      for (int64_t j = 0; j < J_; ++j)
+        std::copy_n(w.dq + (i * J_ + j) * i_ld_, I_, out_ptr(a_.dq, tile.first + i, j));
+      std::copy_n(w.dw + i * J_, J_, out_ptr(a_.dw, tile.first + i));
+    }
+  }
+
+  // Each token on the keys that it selected; the shares of dk wait until the tile before is done.
+  void run_gathered(const QueryTile& tile, Work* w, const std::atomic<int32_t>* before,
+                    std::atomic<int32_t>* done) const {
+    std::fill_n(w->dq, tile.count * J_ * i_ld_, 0.0f);
+    std::fill_n(w->dw, tile.count * J_, 0.0f);
+    for (int64_t i = 0; i < tile.count; ++i) gather_token(tile, i, w);
+    while (before && before->load(std::memory_order_acquire) != kDone) std::this_thread::yield();
+    if (a_.dq) {
+      for (int64_t i = 0; i < tile.count; ++i) scatter_token(tile, i, w);
+      store_queries(tile, *w);
+    }
+    done->store(kDone, std::memory_order_release);
+  }
+
+  // Packs the rows of `from` that block b of the token's selection names; returns how many.
+  int64_t gather_block(const QueryTile& tile, int64_t i, int64_t b, const View& from,
+                       KeyBlock* block) const {
+    const Selected sel = selected_keys(a_.sel, tile.first + i);
+    const int64_t n = std::min(kBlock, sel.size - b * kBlock);
+    const void* src[kBlock];
+    for (int64_t r = 0; r < n; ++r)
+      src[r] = row_ptr(from, tile.first - tile.pos + sel.pos[b * kBlock + r]);
+    vec_.gather_f32(src, n, block->width, block->copy, block->copy_ld());
+    block->pack_copy(tiles_, n);
+    return n;
+  }
+  float* kept(const Work& w, int64_t i, int64_t b) const {
+    return w.kept + (i * kept_blocks_ + b) * J_ * kBlock;
+  }
+
+  void gather_token(const QueryTile& tile, int64_t i, Work* w) const {
+    const int64_t t = tile.first + i, keys = selected_keys(a_.sel, t).size;
+    const int64_t blocks = (keys + kBlock - 1) / kBlock;
+    const auto dots = [&](int64_t b) {
+      std::fill_n(w->mask, J_, w->seen[b]);
+      score_block(tiles_, w->q + i * J_ * i_ld_, i_ld_, I_, w->k.panels, 16 * I_, w->mask, 0, J_,
+                  kept(*w, i, b));
+    };
+    for (int64_t b = 0; b < blocks; ++b) {
+      w->seen[b] = low_bits(gather_block(tile, i, b, a_.kv, &w->kv));
+      std::fill_n(w->mask, H_, w->seen[b]);
+      score_block(tiles_, w->attn_q + i * H_ * width_, width_, width_, w->kv.panels, 16 * width_,
+                  w->mask, 0, H_, w->s);
+      vec_.add_probabilities(w->s, H_, w->seen[b], static_cast<float>(a_.attn_scale),
+                             w->lse + i * H_, w->p + b * kBlock);
+      gather_block(tile, i, b, a_.k, &w->k);
+      dots(b);
+      vec_.relu_combine(kept(*w, i, b), J_, row_ptr(a_.w, t), w->scores + b * kBlock);
+    }
+    row_loss(t, w->p, w->scores, w->seen, blocks, w);
+    for (int64_t b = 0; a_.dq && b < blocks; ++b) {
+      if (blocks > 1) gather_block(tile, i, b, a_.k, &w->k);
+      vec_.relu_backward(kept(*w, i, b), J_, w->seen[b], row_ptr(a_.w, t), w->scores + b * kBlock,
+                         w->dw + i * J_);
+      std::fill_n(w->mask, J_, w->seen[b]);
+      weigh_block(tiles_, kept(*w, i, b), w->k.rows, w->k.ld, I_, w->mask, 0, J_, false,
+                  w->dq + i * J_ * i_ld_, i_ld_);
+    }
+  }
+
+  void scatter_token(const QueryTile& tile, int64_t i, Work* w) const {
+    const Selected sel = selected_keys(a_.sel, tile.first + i);
+    float* dst[kBlock];
+    for (int64_t b = 0; b * kBlock < sel.size; ++b) {
+      const int64_t n = std::min(kBlock, sel.size - b * kBlock);
+      std::fill_n(w->mask, J_, low_bits(n));
+      outer_block(tiles_, kept(*w, i, b), w->mask, w->q + i * J_ * i_ld_, i_ld_, I_, 0, J_, n,
+                  false, w->k.copy, w->k.copy_ld());
+      for (int64_t r = 0; r < n; ++r)
+        dst[r] = out_ptr(a_.dk, tile.first - tile.pos + sel.pos[b * kBlock + r]);
+      vec_.scatter_add(w->k.copy, w->k.copy_ld(), n, I_, dst);
+    }
   }
 
   int64_t first_key(const QueryTile& tile, int64_t b) const {
@@ -172,11 +263,9 @@ class Kl {
                         cell(w->scores, i));
   }
 
-  void row_loss(const QueryTile& tile, int64_t i, int64_t blocks, Work* w) const {
-    float* p = w->p + i * blocks * kBlock;
-    float* scores = w->scores + i * blocks * kBlock;
-    const uint64_t* seen = w->seen + i * blocks;
-    const int64_t t = tile.first + i;
+  // Loss and mass of row t; scores become their gradient.
+  void row_loss(int64_t t, float* p, float* scores, const uint64_t* seen, int64_t blocks,
+                Work* w) const {
     float cut = 0;
     int64_t equal_left = 0;
     if (a_.mass) {
@@ -244,7 +333,7 @@ class Kl {
   const IndexKl& a_;
   const TileTable& tiles_;
   const AttentionVec& vec_;
-  int64_t J_, I_, H_, C_, width_, heads_, i_ld_, blocks_, tokens_;
+  int64_t J_, I_, H_, C_, width_, heads_, i_ld_, blocks_, tokens_, kept_blocks_ = 0;
   QueryTiles queries_;
 };
 
