@@ -19,6 +19,10 @@ struct Command {
       Args args);  // returns an exit code; may throw Error (kExitFailed) or UsageError (kExitUsage)
 };
 
+// A command made of parts, `fathom data pack`: finds the part and runs it, or lists them for
+// --help.
+int run_part(const char* command, const char* summary, std::span<const Command> parts, Args args);
+
 std::span<const Command> commands();  // sorted by name
 
 // The whole program behind main(): finds the command, runs it, turns exceptions into a message on

@@ -17,7 +17,9 @@
 namespace fathom {
 
 int cmd_bench(Args args);
+int cmd_data(Args args);
 int cmd_demo(Args args);
+int cmd_diff(Args args);
 int cmd_doctor(Args args);
 int cmd_generate(Args args);
 int cmd_golden(Args args);
@@ -29,7 +31,9 @@ namespace {
 
 constexpr Command kCommands[] = {
     {"bench", "measure kernels and training against this machine's own limits", cmd_bench},
+    {"data", "prepare training data: corpora, tokenizer, token shards", cmd_data},
     {"demo", "train a small V3.2-class model from nothing and let it answer", cmd_demo},
+    {"diff", "show the first tensor in which two dumps or weight files differ", cmd_diff},
     {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
     {"generate", "let a model of a checkpoint folder write", cmd_generate},
     {"golden", "compare this build with the expected values in folders", cmd_golden},
@@ -82,6 +86,27 @@ void print_error(const Error& e) {
 }
 
 }  // namespace
+
+int run_part(const char* command, const char* summary, std::span<const Command> parts, Args args) {
+  const std::string help = fmt::format("run `fathom {} --help`", command);
+  if (args.empty())
+    throw UsageError(fmt::format("{}: expected one of its parts, found nothing", command), help);
+  if (args[0] == "--help" || args[0] == "-h") {
+    fmt::print("fathom {0}: {1}\n\nusage: fathom {0} PART [--options]\n\nparts:\n", command,
+               summary);
+    for (const Command& p : parts) fmt::print("  {:<12} {}\n", p.name, p.summary);
+    return kExitOk;
+  }
+  std::vector<std::string> names;
+  for (const Command& p : parts) {
+    if (args[0] == p.name) return p.run(args.subspan(1));
+    names.emplace_back(p.name);
+  }
+  const std::string near = nearest_name(args[0], names);
+  throw UsageError(
+      fmt::format("{}: expected one of its parts, found \"{}\"", command, args[0]),
+      near.empty() ? help : fmt::format("did you mean `fathom {} {}`?", command, near));
+}
 
 std::span<const Command> commands() { return kCommands; }
 

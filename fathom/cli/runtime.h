@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <memory>
 
 #include "fathom/base/env.h"
 #include "fathom/base/thread_pool.h"
+#include "fathom/cli/dump.h"
 #include "fathom/ops/ctx.h"
 
 namespace fathom {
@@ -24,7 +26,7 @@ struct Runtime {
             .arena = arena,
             .real = real,
             .tape = tape,
-            .probe = probe};
+            .probe = probe ? probe : dump.get()};
   }
 
   static int default_threads() {
@@ -37,6 +39,7 @@ struct Runtime {
   ThreadPool pool;
   Arena arena;
   DType real;
+  std::unique_ptr<DumpProbe> dump = dump_from_environment();
   bool reference;  // plain loops instead of the vector kernels
 };
 

@@ -58,7 +58,9 @@ Value mtp_forward(Ctx& ctx, const Model& model, int64_t depth, const Value& hidd
 }
 
 Value logits(Ctx& ctx, const Model& model, const Value& hidden_TD) {
-  return linear(ctx, hidden_TD, model.weights.lm_head);
+  const Value logits_TW = linear(ctx, hidden_TD, model.weights.lm_head);
+  probe(ctx, "logits", logits_TW);
+  return logits_TW;
 }
 
 }  // namespace fathom

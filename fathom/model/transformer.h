@@ -24,7 +24,7 @@ StepOut forward(Ctx& ctx, const Model& model, const Step& step);
 Value mtp_forward(Ctx& ctx, const Model& model, int64_t depth, const Value& hidden_TD,
                   const Step& step, std::vector<LayerOut>* layers);
 
-// h W_head^T
+// h W_head^T. Probes logits.
 Value logits(Ctx& ctx, const Model& model, const Value& hidden_TD);
 
 }  // namespace fathom

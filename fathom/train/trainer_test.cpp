@@ -1,0 +1,182 @@
+#include "fathom/train/trainer.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include "fathom/base/file.h"
+#include "fathom/train/train_testing.h"
+
+namespace fathom {
+namespace {
+
+using namespace testing;
+
+struct TemporaryFolder {
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "fathom_train_XXXXXX").string();
+    path = mkdtemp(pattern.data());
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+  std::string path;
+};
+
+void write_shard(const std::string& folder, uint64_t vocab) {
+  make_folders(folder);
+  ShardWriter writer({.vocab_size = vocab});
+  Rng rng(6, "documents");
+  for (int d = 0; d < 40; ++d) {
+    std::vector<int32_t> tokens;
+    for (uint64_t i = 0; i < 3 + rng.below(20); ++i)
+      tokens.push_back(static_cast<int32_t>(rng.below(vocab)));
+    writer.add(tokens);
+  }
+  writer.write(folder + "/text-00000.shard");
+}
+
+Recipe two_stages(const std::string& data) {
+  Recipe r{.config = nano_config(), .seed = 2, .stages = {}};
+  StageRecipe s;
+  s.stage = {.name = "first",
+             .data = {data},
+             .steps = 4,
+             .trains = "main",
+             .bias_update_speed = 0.01,
+             .rows_per_pass = 24,
+             .checkpoint_every = 2};
+  s.batch = {.batch_size = 3, .seq_len = 16};
+  s.objective = stage_a();
+  s.optimizer.ema_decay = 0.5;
+  s.schedule.warmup_steps = 2;
+  r.stages.push_back(s);
+  s.stage.name = "second";
+  s.stage.steps = 3;
+  s.stage.trains = "all";
+  s.objective = stage_c();
+  s.optimizer.ema_decay = 0;
+  r.stages.push_back(s);
+  return r;
+}
+
+// Stops a run from outside after a number of steps, as a signal or a full disk would.
+struct Stopper : TrainObserver {
+  explicit Stopper(int64_t after) : last(after) {}
+  void on_stage_begin(const StageRecipe& s, const TrainState&) override {
+    seen += s.stage.name + " ";
+  }
+  void on_step(const StepReport& r) override {
+    steps.push_back(r.state.global_step);
+    losses.push_back(r.loss.total);
+    if (r.state.global_step == last) throw Error(Code::kCancelled, "stopped");
+  }
+  void on_stage_end(const StageRecipe& s, const TrainState&, const Model&) override {
+    seen += "end-" + s.stage.name + " ";
+  }
+  int64_t last;
+  std::string seen;
+  std::vector<int64_t> steps;
+  std::vector<double> losses;
+};
+
+TEST_CASE("a run that is stopped after any step and resumed ends in the same bits") {
+  TemporaryFolder folder;
+  write_shard(folder.path + "/data", 24);
+  const Recipe recipe = two_stages(folder.path + "/data");
+  Engine e(DType::kF32, 2);
+  Stopper whole(-1);
+  Trainer reference(e.ctx(), recipe, folder.path + "/whole", false, {}, nullptr);
+  reference.run(whole);
+  CHECK(whole.seen == "first end-first second end-second ");
+  CHECK(whole.steps == std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7});
+  CHECK(reference.state().stage_idx == 2);
+  for (int64_t stop = 1; stop <= 7; ++stop) {
+    const std::string run = fmt::format("{}/stopped{}", folder.path, stop);
+    Stopper until(stop);
+    {
+      Trainer trainer(e.ctx(), recipe, run, false, {}, nullptr);
+      CHECK_THROWS_AS(trainer.run(until), Error);
+    }
+    std::vector<std::string> notes;
+    Trainer trainer(e.ctx(), recipe, run, true, {}, &notes);
+    CHECK(notes.size() == (stop <= 2 ? 1 : 0));  // the first checkpoint follows step 2's report
+    Stopper rest(-1);
+    trainer.run(rest);
+    for (size_t k = 0; k < reference.model().weights.params.size(); ++k)
+      CHECK(same_bits(trainer.model().weights.params[k].value,
+                      reference.model().weights.params[k].value));
+    for (size_t k = 0; k < reference.model().weights.buffers.size(); ++k)
+      CHECK(same_bits(trainer.model().weights.buffers[k].value,
+                      reference.model().weights.buffers[k].value));
+    for (size_t i = 0; i < rest.steps.size(); ++i)
+      CHECK(rest.losses[i] == whole.losses[static_cast<size_t>(rest.steps[i] - 1)]);
+    const RunData curves = load_run(run);
+    for (const RunSeries& s : curves.series)
+      if (s.name == "loss/total") CHECK(s.value == whole.losses);
+  }
+}
+
+TEST_CASE("only what a stage trains moves; gradients of one stage do not reach the next") {
+  TemporaryFolder folder;
+  write_shard(folder.path + "/data", 24);
+  Recipe recipe = two_stages(folder.path + "/data");
+  recipe.stages.resize(1);
+  recipe.stages[0].stage.trains = "indexer";
+  recipe.stages[0].objective = stage_b();
+  recipe.stages[0].stage.bias_update_speed = 0;
+  Engine e(DType::kF32);
+  Trainer trainer(e.ctx(), recipe, folder.path + "/run", false, {}, nullptr);
+  const Model before = random_model(e.ctx(), recipe.config, static_cast<uint64_t>(recipe.seed));
+  TrainObserver quiet;
+  trainer.run(quiet);
+  for (size_t k = 0; k < before.weights.params.size(); ++k) {
+    const Param& p = before.weights.params[k];
+    CHECK_MESSAGE(same_bits(p.value, trainer.model().weights.params[k].value) != is_indexer(p.name),
+                  p.name);
+  }
+}
+
+TEST_CASE("data that do not fit the model, and none at all, are errors") {
+  TemporaryFolder folder;
+  write_shard(folder.path + "/data", 25);
+  Engine e(DType::kF32);
+  TrainObserver quiet;
+  Recipe recipe = two_stages(folder.path + "/data");
+  Trainer wide(e.ctx(), recipe, folder.path + "/wide", false, {}, nullptr);
+  CHECK_THROWS_WITH_AS(wide.run(quiet), doctest::Contains("found a vocabulary of 25"), Error);
+  recipe.stages[0].stage.data = {};
+  Trainer none(e.ctx(), recipe, folder.path + "/none", false, {}, nullptr);
+  CHECK_THROWS_WITH_AS(none.run(quiet), doctest::Contains("expected data, found none"), Error);
+  recipe.stages[0].stage.data = {folder.path + "/absent"};
+  Trainer absent(e.ctx(), recipe, folder.path + "/absent_data", false, {}, nullptr);
+  CHECK_THROWS_AS(absent.run(quiet), Error);
+}
+
+TEST_CASE("a loss that is no number ends the run with an error, before the weights are spoilt") {
+  TemporaryFolder folder;
+  write_shard(folder.path + "/data", 24);
+  Recipe recipe = two_stages(folder.path + "/data");
+  recipe.stages[0].schedule.learning_rate = 1e30;
+  recipe.stages[0].schedule.warmup_steps = 0;
+  Engine e(DType::kF32);
+  TrainObserver quiet;
+  Trainer trainer(e.ctx(), recipe, folder.path + "/run", false, {}, nullptr);
+  CHECK_THROWS_WITH_AS(trainer.run(quiet), doctest::Contains("the loss is"), Error);
+}
+
+TEST_CASE("train_batch takes the leading windows with their sequences and weights") {
+  Batch b;
+  b.tokens = {1, 2, 3, 4, 5, 6, 7, 8};
+  b.targets = {2, 3, 4, 5, 6, 7, 8, 9};
+  b.loss_mask = {1, 0, 1, 1, 1, 1, 1, 1};
+  b.doc_bounds = {0, 3, 4, 6, 8};
+  const TrainBatch half = train_batch(b, 4), whole = train_batch(b, 8);
+  CHECK(half.token == std::vector<int32_t>{1, 2, 3, 4});
+  CHECK(half.bounds == std::vector<int32_t>{0, 3, 4});
+  CHECK(half.weight == std::vector<double>{1, 0, 1, 1});
+  CHECK(whole.bounds == std::vector<int32_t>{0, 3, 4, 6, 8});
+}
+
+}  // namespace
+}  // namespace fathom
