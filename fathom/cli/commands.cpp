@@ -23,9 +23,11 @@ int cmd_diff(Args args);
 int cmd_doctor(Args args);
 int cmd_generate(Args args);
 int cmd_golden(Args args);
+int cmd_inspect(Args args);
 int cmd_report(Args args);
 int cmd_synth_checkpoint(Args args);
 int cmd_train(Args args);
+int cmd_verify(Args args);
 
 namespace {
 
@@ -37,10 +39,12 @@ constexpr Command kCommands[] = {
     {"doctor", "show what this machine offers and what fathom will use of it", cmd_doctor},
     {"generate", "let a model of a checkpoint folder write", cmd_generate},
     {"golden", "compare this build with the expected values in folders", cmd_golden},
+    {"inspect", "show what a model is, what it stores and what a token costs", cmd_inspect},
     {"report", "write a training run as one self-contained HTML page", cmd_report},
     {"synth-checkpoint", "write a checkpoint of any shape with random weights",
      cmd_synth_checkpoint},
     {"train", "train a model through the stages of a recipe", cmd_train},
+    {"verify", "check every byte of a checkpoint folder and name each defect", cmd_verify},
 };
 static_assert(std::ranges::is_sorted(kCommands, {},
                                      [](const Command& c) { return std::string_view(c.name); }));

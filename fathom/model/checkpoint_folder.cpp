@@ -243,6 +243,8 @@ CheckpointFolder::CheckpointFolder(const std::string& folder) {
 
 const std::string& CheckpointFolder::path() const { return state_->folder; }
 const ModelConfig& CheckpointFolder::config() const { return state_->config; }
+const std::vector<SafetensorsFile>& CheckpointFolder::shards() const { return state_->shards; }
+const std::vector<std::string>& CheckpointFolder::names() const { return state_->order; }
 bool CheckpointFolder::contains(std::string_view name) const { return state_->find(name); }
 
 const SafetensorsEntry* CheckpointFolder::find(std::string_view name) const {

@@ -50,6 +50,9 @@ class CheckpointFolder {
   // As in config.json; num_nextn_predict_layers is 0 when the files hold no tensor of those layers.
   const ModelConfig& config() const;
 
+  const std::vector<SafetensorsFile>& shards() const;
+  const std::vector<std::string>& names() const;  // of all tensors, as the shards list them
+
   bool contains(std::string_view name) const;
   const SafetensorsEntry* find(std::string_view name) const;  // null when absent
   Tensor tensor(std::string_view name) const;                 // throws Error (kNotFound)

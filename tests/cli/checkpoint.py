@@ -36,7 +36,7 @@ def synth(root):
     folders = {}
     for form in ("f32", "bf16", "fp8"):
         folders[form] = os.path.join(root, form)
-        run("synth-checkpoint", "--config", shape, "--out", folders[form], "--dtype", form, "--max-shard-bytes", "4000000",
+        run("synth-checkpoint", "--config", shape, "--out", folders[form], "--dtype", form, "--max-shard-bytes", "1000000",
             out="written")
         expect(os.path.exists(os.path.join(folders[form], "tokenizer.json")), f"{form}: no tokenizer")
         first = run("generate", folders[form], "--prompt", "2+2?", "--max-tokens", "8", err="8 tokens in")
@@ -50,6 +50,41 @@ def synth(root):
     return folders
 
 
+def inspect(root, folders):
+    run("inspect", folders["fp8"], out="F8_E4M3")
+    shown = json.loads(run("inspect", "tests/configs/deepseek-v3.2.json", "--json", "--context", "131072", "--batch", "2"))
+    expect(shown["parameters"]["total"] == 671877944064, f"V3.2 has {shown['parameters']}")
+    cost = shown["contexts"][0]
+    expect(cost["cache_fp8_bytes"] == 2 * 131072 * 62 * 788, f"cache {cost}")
+    expect(cost["sparse"]["indexer"] == 61 * 16384 * 131072, f"indexer {cost}")
+    expect(shown["sparse_break_even"] == 2176, "break-even")
+    stored = json.loads(run("inspect", folders["bf16"], "--json"))
+    expect(sum(g["size_bytes"] for g in stored["tensors"]) == stored["size_bytes"], "groups do not add up")
+    run("inspect", os.path.join(root, "shape.json"), out="unheard_of")
+    run("inspect", "s15m", out="19.45 M")
+    run("inspect", "s15m", "--batch", "0", code=2, err="--batch")
+    run("inspect", os.path.join(root, "absent"), code=1, err="absent")
+
+
+def verify(root, folders):
+    sums = run("verify", folders["fp8"], out="0 defects")
+    listed = os.path.join(root, "sums")
+    open(listed, "w").write(sums)
+    run("verify", folders["fp8"], "--against", listed, out="0 defects")
+    run("verify", folders["bf16"], "--against", listed, code=1, out="expected SHA-256")
+    shard = sorted(n for n in os.listdir(folders["f32"]) if n.endswith(".safetensors"))[0]
+    with open(os.path.join(folders["f32"], shard), "r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\x00\x00\x80\x7f")
+    run("verify", folders["f32"], "--no-checksums", code=1, out="expected finite numbers, found inf at")
+    os.remove(os.path.join(folders["f32"], shard))
+    run("verify", folders["f32"], code=1, out=f"defect: model.safetensors.index.json: {shard}")
+    run("inspect", folders["f32"], code=1, err=shard)
+    run("verify", os.path.join(root, "absent"), code=1, err="absent")
+
+
 with tempfile.TemporaryDirectory() as root:
     folders = synth(root)
+    inspect(root, folders)
+    verify(root, folders)
 sys.exit(failures > 0)
