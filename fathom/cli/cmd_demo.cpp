@@ -24,8 +24,8 @@ namespace {
 struct DemoOptions {
   std::string run = "runs/demo";
   std::string recipe = "recipes/demo.toml";
-  std::vector<std::string> families = {"addition:1-3",     "mod10:2-6",        "multiplication:1-2",
-                                       "sort_letters:1-4", "sort_numbers:1-3", "string_edit:1-3"};
+  std::vector<std::string> families = {"addition:3-5", "mod10:4-8*1.5", "multiplication:1-2",
+                                       "sort_numbers:4-6"};
   int64_t documents = 30000, chat_records = 20000, problems = 300, threads = 0;
   bool resume = false;
 
@@ -65,7 +65,8 @@ void prepare_data(const DemoOptions& o, int64_t vocab_size, ThreadPool& pool) {
   corpus.output = o.run + "/validation";  // the same families, other texts
   corpus.seed = 2;
   corpus.documents = std::max<int64_t>(o.documents / 100, 20);
-  corpus.chat_records = corpus.held_out_problems = 0;
+  corpus.chat_records = std::max<int64_t>(o.chat_records / 100, 20);
+  corpus.held_out_problems = 0;
   make_corpus(corpus);
   fmt::print(
       "corpus      {} documents ({:.1f} MB), {} chats ({:.1f} MB), {} held-out problems in {:.1f} "
@@ -97,9 +98,12 @@ void prepare_data(const DemoOptions& o, int64_t vocab_size, ThreadPool& pool) {
     packed.document_tokens += c.document_tokens;
     packed.chat_tokens += c.chat_tokens;
   };
-  pack_one(o.run + "/corpus/pretrain.jsonl", o.run + "/shards/pretrain");
-  pack_one(o.run + "/corpus/sft.jsonl", o.run + "/shards/sft");
-  pack_one(o.run + "/validation/pretrain.jsonl", o.run + "/shards/validation");
+  for (const char* kind : {"pretrain", "sft"})
+    pack_one(fmt::format("{}/corpus/{}.jsonl", o.run, kind),
+             fmt::format("{}/shards/{}", o.run, kind));
+  for (const char* kind : {"pretrain", "sft"})
+    pack_one(fmt::format("{}/validation/{}.jsonl", o.run, kind),
+             fmt::format("{}/shards/validation/{}", o.run, kind));
   fmt::print("shards      {:.2f} M text tokens, {:.2f} M chat tokens in {:.1f} s\n",
              static_cast<double>(packed.document_tokens) / 1e6,
              static_cast<double>(packed.chat_tokens) / 1e6, now_s() - begin_s);
@@ -110,18 +114,13 @@ class DemoObserver final : public ProgressObserver {
  public:
   DemoObserver(const DemoOptions& o, Runtime& runtime, Trainer& trainer, DemoTable& table)
       : ProgressObserver(o.run, o.run + "/tokenizer.json"),
+        run_(o.run),
         runtime_(runtime),
         trainer_(trainer),
-        table_(table) {
-    BatchOptions b;
-    b.batch_size = 8;
-    b.seed = 99;
-    Batcher batcher(open_shards({o.run + "/shards/validation"}), b);
-    const Batch batch = batcher.batch(0);
-    batch_ = train_batch(batch, b.batch_size * b.seq_len);
-  }
+        table_(table) {}
 
   void on_stage_begin(const StageRecipe& stage, const TrainState& state) override {
+    load_validation(stage);
     if (state.stage_step == 0) before_ = measure(stage);
     tokens_ = state.tokens;
     seconds_ = state.seconds;
@@ -144,6 +143,16 @@ class DemoObserver final : public ProgressObserver {
   }
 
  private:
+  // Other texts of the kind that the stage trains on.
+  void load_validation(const StageRecipe& stage) {
+    const std::string& data = stage.stage.data.at(0);
+    BatchOptions b;
+    b.seed = 99;
+    b.whole_documents = stage.batch.whole_documents;
+    Batcher batcher(open_shards({run_ + "/shards/validation" + data.substr(data.rfind('/'))}), b);
+    batch_ = train_batch(batcher.batch(0), b.batch_size * b.seq_len);
+  }
+
   // The loss as the stage runs; KL and mass over all keys, hence with dense attention.
   LossReport measure(const StageRecipe& stage) {
     ObjectiveOptions o;
@@ -158,6 +167,7 @@ class DemoObserver final : public ProgressObserver {
     return r;
   }
 
+  std::string run_;
   Runtime& runtime_;
   Trainer& trainer_;
   DemoTable& table_;
