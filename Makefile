@@ -17,7 +17,7 @@ build: build/build.ninja  ## (default) the optimised program, build/fathom
 	@cmake --build build -j $(JOBS)
 
 demo: build  ## train a small model from random weights and let it answer
-	build/fathom demo
+	build/fathom demo --overwrite
 
 test: build  ## unit, golden and command line tests (not the ones labelled slow)
 	cd build && $(CTEST)

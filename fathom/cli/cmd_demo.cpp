@@ -2,8 +2,10 @@
 // stages.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <string_view>
 
 #include "fathom/base/file.h"
 #include "fathom/cli/args.h"
@@ -27,7 +29,7 @@ struct DemoOptions {
   std::vector<std::string> families = {"addition:3-5", "mod10:4-8*1.5", "multiplication:1-2",
                                        "sort_numbers:4-6"};
   int64_t documents = 30000, chat_records = 20000, problems = 300, threads = 0;
-  bool resume = false;
+  bool resume = false, overwrite = false;
 
   void fields(OptionSet& o) {
     o.add("run", &run, "folder for everything that is made");
@@ -38,6 +40,7 @@ struct DemoOptions {
     o.add("problems", &problems, "held-out problems of an evaluation");
     o.add("threads", &threads, "threads; 0: all cores");
     o.add("resume", &resume, "go on with a demo that was interrupted");
+    o.add("overwrite", &overwrite, "remove what an earlier demo left in the folder");
   }
 };
 
@@ -53,6 +56,25 @@ CorpusOptions corpus_options(const DemoOptions& o) {
   c.chat_records = o.chat_records;
   c.held_out_problems = o.problems;
   return c;
+}
+
+// A new demo wants a folder without one. Only what a demo writes is ever removed.
+void prepare_folder(const DemoOptions& o) {
+  make_folders(o.run);
+  if (o.resume) return;
+  constexpr std::string_view kOurs[] = {"corpus", "validation",     "shards",     "checkpoints",
+                                        "models", "tokenizer.json", "report.html"};
+  for (const std::string& name : list_folder(o.run)) {
+    const bool ours = std::ranges::find(kOurs, name) != std::end(kOurs) ||
+                      name.starts_with("metrics.sqlite") || name.starts_with("events.out.tfevents");
+    if (!ours) continue;
+    if (!o.overwrite)
+      throw Error(
+          Code::kInvalidArgument,
+          fmt::format("{}: expected a folder without a run, found {}", o.run, name),
+          "--resume goes on with it, --overwrite replaces it, --run chooses another folder");
+    std::filesystem::remove_all(o.run + "/" + name);
+  }
 }
 
 // Texts, tokenizer, shards. Each part is made once; a resumed demo finds them.
@@ -208,8 +230,7 @@ int cmd_demo(Args args) {
   const double begin_s = now_s();
   Runtime runtime(Precision::kF32, options.threads);
   const Recipe recipe = read_recipe(options.recipe);
-  if (!options.resume) std::filesystem::remove_all(options.run);
-  make_folders(options.run);
+  prepare_folder(options);
   prepare_data(options, recipe.config.vocab_size, runtime.pool);
   const BatchTokens special = batch_tokens(Tokenizer::load(options.run + "/tokenizer.json"));
   std::vector<std::string> notes;
