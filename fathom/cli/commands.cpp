@@ -26,6 +26,7 @@ int cmd_golden(Args args);
 int cmd_inspect(Args args);
 int cmd_report(Args args);
 int cmd_synth_checkpoint(Args args);
+int cmd_tokenize(Args args);
 int cmd_train(Args args);
 int cmd_verify(Args args);
 
@@ -43,6 +44,7 @@ constexpr Command kCommands[] = {
     {"report", "write a training run as one self-contained HTML page", cmd_report},
     {"synth-checkpoint", "write a checkpoint of any shape with random weights",
      cmd_synth_checkpoint},
+    {"tokenize", "cut a text into the tokens of a model, and join them again", cmd_tokenize},
     {"train", "train a model through the stages of a recipe", cmd_train},
     {"verify", "check every byte of a checkpoint folder and name each defect", cmd_verify},
 };

@@ -86,7 +86,7 @@ TEST_CASE("every defect is named in one run: NaN codes of each type, scales, mis
   copy.patch("model.layers.1.self_attn.o_proj.weight_scale_inv", 0, std::string(4, '\0'));
   const VerifyReport r = verify(copy.path);
   CHECK(r.defects.size() == 4);
-  has(r.defects, q + ": expected finite numbers, found nan at [1, 44]");
+  has(r.defects, q + ": expected finite numbers, found nan at [2, 44]");
   has(r.defects, "mlp.gate.weight: expected finite numbers, found inf at [0, 5]");
   has(r.defects, "e_score_correction_bias: expected finite numbers");
   has(r.defects, "o_proj.weight_scale_inv: expected positive, finite scales, found 0 at [0, 0]");

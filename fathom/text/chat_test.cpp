@@ -48,7 +48,7 @@ size_t common_prefix(const std::string& a, const std::string& b) {
 
 TEST_CASE("the V3.2 encoding and the strict parser pass all reference cases") {
   for (const char* name : {"encode.jsonl", "parse.jsonl"}) {
-    const GoldenReport report =
+    const TextGoldenReport report =
         check_encoding_golden(std::string("tests/golden/encoding/") + name, own_chat_template());
     CHECK(report.num_cases >= 90);
     for (const auto& f : report.failures)

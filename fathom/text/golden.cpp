@@ -96,8 +96,8 @@ std::string compare_encoding(const Json& row, const ChatTemplate& words) {
 
 // Runs `compare` on every line of a JSONL file.
 template <class Compare>
-GoldenReport check_lines(const std::string& file, const Compare& compare) {
-  GoldenReport report;
+TextGoldenReport check_lines(const std::string& file, const Compare& compare) {
+  TextGoldenReport report;
   for (const Json& row : Json::parse_lines(read_file(file), file)) {
     const size_t line = ++report.num_cases;
     std::string message;
@@ -113,11 +113,11 @@ GoldenReport check_lines(const std::string& file, const Compare& compare) {
 
 }  // namespace
 
-GoldenReport check_tokenizer_golden(const std::string& file, const Tokenizer& tokenizer) {
+TextGoldenReport check_tokenizer_golden(const std::string& file, const Tokenizer& tokenizer) {
   return check_lines(file, [&](const Json& row) { return compare_tokens(row, tokenizer); });
 }
 
-GoldenReport check_encoding_golden(const std::string& file, const ChatTemplate& words) {
+TextGoldenReport check_encoding_golden(const std::string& file, const ChatTemplate& words) {
   return check_lines(file, [&](const Json& row) { return compare_encoding(row, words); });
 }
 

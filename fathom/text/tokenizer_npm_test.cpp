@@ -30,7 +30,7 @@ TEST_CASE("ten thousand generated texts get the ids of npm's @huggingface/tokeni
   const std::string command =
       "node tests/node/tokenizer_cases.mjs " + kV3File + " 10000 1 > " + path;
   REQUIRE(std::system(command.c_str()) == 0);
-  const GoldenReport report = check_tokenizer_golden(path, Tokenizer::load(kV3File));
+  const TextGoldenReport report = check_tokenizer_golden(path, Tokenizer::load(kV3File));
   std::remove(path);
   CHECK(report.num_cases == 10000);
   CHECK(report.failures.empty());

@@ -67,7 +67,7 @@ std::string tiny_file(const std::string& added, const std::string& pre = "null",
 TEST_CASE("the real V3 tokenizer gives the reference ids on every case") {
   const Tokenizer* v3 = real_v3();
   if (!v3) return;
-  const GoldenReport report = check_tokenizer_golden("tests/golden/tokenizer/v3.jsonl", *v3);
+  const TextGoldenReport report = check_tokenizer_golden("tests/golden/tokenizer/v3.jsonl", *v3);
   CHECK(report.num_cases > 100);
   for (const auto& f : report.failures) FAIL_CHECK("line " << f.line << ": " << f.message);
   CHECK(v3->vocab_size() == 128815);

@@ -83,8 +83,46 @@ def verify(root, folders):
     run("verify", os.path.join(root, "absent"), code=1, err="absent")
 
 
+def tokenize(root, folders):
+    text = "<｜User｜>h\u00e9 2+2\n"
+    shown = json.loads(run("tokenize", folders["bf16"], "--text", text, "--json"))
+    expect(shown["round_trip"] and shown["num_tokens"] == len(text.encode()), f"plain text: {shown}")
+    shown = json.loads(run("tokenize", folders["bf16"], "--text", text, "--json", "--parse-added"))
+    expect(shown["tokens"][0] == {"id": 3, "text": "<｜User｜>", "num_bytes": 12, "added": True}, f"marks: {shown}")
+    file = os.path.join(root, "text")
+    open(file, "w").write("abc")
+    expect(run("tokenize", folders["bf16"], "--file", file, "--ids") == "108 109 110\n", "ids of abc")
+    run("tokenize", folders["bf16"], "--file", file, out="joined again: the same text")
+    open(file, "wb").write(b"ab\xff")
+    run("tokenize", folders["bf16"], "--file", file, code=1, err="UTF-8")
+    run("tokenize", root, "--text", "x", code=1, err="tokenizer")
+    run("tokenize", root, "--text", "x", "--file", file, code=2, err="both")
+
+
+def golden(root, folders):
+    cases = os.path.join(root, "cases.jsonl")
+    good = {"text": "<｜User｜>abc", "ids": [3, 108, 109, 110]}
+    open(cases, "w").write(json.dumps(good) + "\n")
+    run("golden", cases, "--tokenizer", folders["bf16"], out="1 of 1 cases pass")
+    run("golden", cases, code=1, err="--tokenizer")
+    open(cases, "a").write(json.dumps(good | {"ids": [3, 108, 109]}) + "\n")
+    run("golden", cases, "--tokenizer", folders["bf16"], code=1, out="line 2: ")
+    files = ["tests/golden/encoding/encode.jsonl", "tests/golden/encoding/parse.jsonl"]
+    run("golden", *files, out="cases pass")
+    row = json.loads(open(files[0]).readline())
+    open(cases, "w").write(json.dumps(row | {"expected": row["expected"] + "x"}) + "\n")
+    run("golden", cases, code=1, out="0 of 1 cases pass")
+    source = os.path.join(root, "encoding_dsv32.py")
+    open(source, "w").write("nothing = 1\n")
+    run("golden", files[0], "--encoding-source", source, code=1, err="## Tools")
+    open(cases, "w").write("{}\n")
+    run("golden", cases, code=1, err="neither")
+
+
 with tempfile.TemporaryDirectory() as root:
     folders = synth(root)
     inspect(root, folders)
     verify(root, folders)
+    tokenize(root, folders)
+    golden(root, folders)
 sys.exit(failures > 0)
