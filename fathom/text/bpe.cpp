@@ -11,6 +11,7 @@
 namespace fathom {
 namespace {
 
+constexpr size_t kFilterBitsPerSlot = 4;
 // Up to this length repeated scans of a small array beat the heap.
 constexpr size_t kShortWordBytes = 48;
 
@@ -43,10 +44,15 @@ int32_t token_of_byte(const BpeModel& model, char byte) {
 }  // namespace
 
 MergeTable::MergeTable(size_t num_merges)
-    : slots_(std::bit_ceil(std::max<size_t>(16, num_merges * 2))), mask_(slots_.size() - 1) {}
+    : slots_(std::bit_ceil(std::max<size_t>(64, num_merges * 2))),
+      mask_(slots_.size() - 1),
+      filter_(slots_.size() * kFilterBitsPerSlot / 64),
+      filter_shift_(64 - std::countr_zero(slots_.size() * kFilterBitsPerSlot)) {}
 
 void MergeTable::set(int32_t left, int32_t right, Merge merge) {
   const uint64_t key = key_of(left, right);
+  const size_t bit = filter_bit(key);
+  filter_[bit >> 6] |= uint64_t{1} << (bit & 63);
   size_t i = slot_of(key);
   while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
   slots_[i] = {key, merge};

@@ -25,6 +25,9 @@ class MergeTable {
   void set(int32_t left, int32_t right, Merge merge);  // replaces an earlier one
   Merge find(int32_t left, int32_t right) const {      // rank kNone: the pair does not merge
     const uint64_t key = key_of(left, right);
+    // Most pairs do not merge; the filter stays in the cache where the table does not.
+    const size_t bit = filter_bit(key);
+    if ((filter_[bit >> 6] >> (bit & 63) & 1) == 0) return {kNone, -1};
     for (size_t i = slot_of(key);; i = (i + 1) & mask_) {
       if (slots_[i].key == key) return slots_[i].merge;
       if (slots_[i].key == kEmpty) return {kNone, -1};
@@ -43,8 +46,13 @@ class MergeTable {
   size_t slot_of(uint64_t key) const {
     return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 20) & mask_;
   }
+  size_t filter_bit(uint64_t key) const {
+    return static_cast<size_t>((key * 0xD6E8FEB86659FD93u) >> filter_shift_);
+  }
   std::vector<Slot> slots_;
   size_t mask_ = 0;
+  std::vector<uint64_t> filter_;  // a bit is set for the hash of every pair that merges
+  int filter_shift_ = 0;
 };
 
 // The merges of a byte-level vocabulary. Immutable, thread-safe.
