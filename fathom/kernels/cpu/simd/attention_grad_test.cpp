@@ -151,9 +151,8 @@ TEST_CASE("the adjoint of latent attention equals the reference over odd sizes a
 TEST_CASE(
     "attention and its adjoints give equal bits on 1, 2 and 3 threads and every instruction set") {
   TestExec one, two(2), three(3);
-  const Sizes d{2, 33, 16, 31};
-  for (const std::vector<int>& n :
-       {std::vector<int>{700}, {70, 3, 65, 1, 130, 20, 9, 8, 7, 6, 5, 4}})
+  const Sizes d{2, 17, 16, 15};
+  for (const std::vector<int>& n : {std::vector<int>{700}, {70, 3, 65, 1, 9, 8, 7, 6, 5, 4, 3, 2}})
     for (const int64_t topk : {0, 40}) {
       const TestRows rows(n);
       const Tensor sel = topk ? random_selection(one, rows, topk) : Tensor{};

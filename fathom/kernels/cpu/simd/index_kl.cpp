@@ -23,7 +23,7 @@ constexpr int64_t kRowNumbers = 512 * 1024;  // of p in a tile
 struct Work {
   float *attn_q, *q, *s, *p, *scores, *dq, *dw, *lse;
   float* kept;  // [tokens][blocks of the selection][J][64], where tokens gather
-  uint64_t *seen, *mask, *selected;
+  uint64_t *seen, *mask;
   float* sorted;
   KeyBlock kv, k;
 };
