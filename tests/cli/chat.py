@@ -1,6 +1,7 @@
 """chat.py PROGRAM: `fathom chat` through pipes, on a synthetic model."""
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ with tempfile.TemporaryDirectory() as root:
 
     def read_until(mark):
         text = b""
-        while not text.endswith(mark):
+        while not text.endswith(mark) and select.select([outer], [], [], 60)[0]:
             try:
                 text += os.read(outer, 1)
             except OSError:
@@ -98,7 +99,7 @@ with tempfile.TemporaryDirectory() as root:
 
     expect("of room" in read_until(b"> "), "no greeting")
     os.write(outer, b"hi\n")
-    shown = read_until(b"]\x1b[0m\r\n> ")
+    shown = read_until(b"]\r\n\x1b[0m> ")
     expect("\x1b[2m" in shown and "12 tokens in" in shown, f"terminal: {shown!r}")
     time.sleep(0.2)  # until it waits for a line
     run.send_signal(signal.SIGINT)
