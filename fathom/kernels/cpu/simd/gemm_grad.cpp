@@ -63,26 +63,27 @@ Cut cut_grad(const TileTable& t, const Grad& g, int64_t target_work) {
   return c;
 }
 
-// The same for several strips that start `step` columns apart, a row at a time, so that long rows
-// are read in the order of memory.
+constexpr int64_t kStripPad = 16;  // strips do not start in the same cache sets
+
+// dst[strips][rows][16] from (gathered) rows, strip s starting at column s * step; columns from
+// `cols` on are zero. Strips lie kStripPad floats apart.
 void pack_strips(const TileTable& t, const float* src, int64_t ld, const int32_t* gather,
                  int64_t rows, int64_t cols, int64_t strips, int64_t step, float* dst) {
-  constexpr int64_t kBand = 16;
-  for (int64_t i = 0; i < rows; i += kBand) {
-    const int64_t band = std::min(kBand, rows - i);
-    const int32_t* from = gather ? gather + i : nullptr;
-    for (int64_t s = 0; s < strips; ++s) {
-      const float* strip = src + (gather ? 0 : i * ld) + s * step;
-      float* out = dst + (s * rows + i) * kPanelCols;
-      const int64_t width = cols - s * step;
-      if (width >= kPanelCols) {
-        t.copy(strip, ld, from, band, out);
-        continue;
-      }
-      for (int64_t r = 0; r < band; ++r, out += kPanelCols) {
-        const float* row = strip + (from ? from[r] : r) * ld;
-        std::fill(std::copy_n(row, width, out), out + kPanelCols, 0.0f);
-      }
+  const int64_t ld_strip = rows * kPanelCols + kStripPad;
+  const int64_t whole = cols < kPanelCols ? 0 : std::min(strips, (cols - kPanelCols) / step + 1);
+  t.copy({.src = src,
+          .ld = ld,
+          .gather = gather,
+          .rows = rows,
+          .strips = whole,
+          .step = step,
+          .dst = dst,
+          .ld_strip = ld_strip});
+  for (int64_t s = whole; s < strips; ++s) {
+    float* out = dst + s * ld_strip;
+    for (int64_t r = 0; r < rows; ++r, out += kPanelCols) {
+      const float* row = src + (gather ? gather[r] : r) * ld + s * step;
+      std::fill(std::copy_n(row, cols - s * step, out), out + kPanelCols, 0.0f);
     }
   }
 }
@@ -109,24 +110,26 @@ void run_task(const TileTable& t, const Grad& g, int64_t n0, int64_t n1, int64_t
   const int64_t height = n1 - n0, tiles = ceil_div(height, t.max_rows);
   const int64_t tall = ceil_div(height, tiles), wide = t.panels[t.max_rows];
   const int64_t chunk = std::min(kGradChunk, g.m);
-  float* x = simd::thread_scratch(static_cast<size_t>(chunk * (p1 - p0 + tiles) * kPanelCols));
-  float* dy = x + chunk * (p1 - p0) * kPanelCols;
+  float* x = simd::thread_scratch(
+      static_cast<size_t>((chunk * kPanelCols + kStripPad) * (p1 - p0 + tiles)));
+  float* dy = x + (chunk * kPanelCols + kStripPad) * (p1 - p0);
   for (int64_t i0 = 0; i0 < g.m; i0 += chunk) {
     const int64_t rows = std::min(chunk, g.m - i0);
     pack_strips(t, g.x + (g.x_rows ? 0 : i0 * g.ldx) + k0, g.ldx,
                 g.x_rows ? g.x_rows + i0 : nullptr, rows, cols, p1 - p0, kPanelCols, x);
     pack_strips(t, g.dy + i0 * g.ldy + n0, g.ldy, nullptr, rows, g.n - n0, ceil_div(height, tall),
                 tall, dy);
-    TileArgs args{.k = rows, .lda = kPanelCols, .b_panel = rows * kPanelCols, .ld_out = g.ldw};
+    const int64_t ld_strip = rows * kPanelCols + kStripPad;
+    TileArgs args{.k = rows, .lda = kPanelCols, .b_panel = ld_strip, .ld_out = g.ldw};
     const int64_t later = std::max<int64_t>(std::min(chunk, g.m - i0 - chunk), 0);
     Early early_x{g.x + (i0 + chunk) * g.ldx + k0, g.ldx, g.x_rows ? 0 : later, ceil_div(cols, 16)};
     Early early_dy{g.dy + (i0 + chunk) * g.ldy + n0, g.ldy, later, ceil_div(height, 16)};
     for (int64_t q = 0; q < p1 - p0; q += wide) {
       const int64_t width = std::min(wide, p1 - p0 - q);
-      args.b = x + q * rows * kPanelCols;
+      args.b = x + q * ld_strip;
       args.cols = std::min(width * kPanelCols, cols - q * kPanelCols);
       for (int64_t i = 0; i < height; i += tall) {
-        args.a = dy + i / tall * rows * kPanelCols;
+        args.a = dy + i / tall * ld_strip;
         args.out = g.dw + (n0 + i) * g.ldw + k0 + q * kPanelCols;
         args.c_old = i0 > 0 || g.add ? args.out : nullptr;
         args.ahead = early_x.next();

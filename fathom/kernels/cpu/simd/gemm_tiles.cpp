@@ -110,6 +110,7 @@ void tile(const TileArgs& t) {
     for (int64_t group = 0; k + 4 <= t.k; k += 4, ++group) {
       if (group < kRows) request_row_of_c<kPanels>(t, group);
       if (t.ahead) request_rows(t, group);
+#pragma GCC unroll 4
       for (int u = 0; u < 4; ++u, a += t.lda) FM_TILE_STEP(a[i]);
     }
     for (; k < t.k; ++k, a += t.lda) FM_TILE_STEP(a[i]);
@@ -128,11 +129,10 @@ void tile(const TileArgs& t) {
         if (t.ahead) request_rows(t, group);
         if (t.b_lines != 0) request_lines<kPanels>(t, group);
       }
-      for (int u = 0; u < 4; ++u) {
-        FM_TILE_STEP(base[i / 5][(i % 5) * lda]);
 #pragma GCC unroll 4
-        for (int g = 0; g < kBases; ++g) base[g] += 1;
-      }
+      for (int u = 0; u < 4; ++u) FM_TILE_STEP(base[i / 5][(i % 5) * lda + u]);
+#pragma GCC unroll 4
+      for (int g = 0; g < kBases; ++g) base[g] += 4;
     }
     for (; k < t.k; ++k) {
       FM_TILE_STEP(base[i / 5][(i % 5) * lda]);
@@ -208,13 +208,16 @@ void transpose16(const float* src, int64_t ld, int64_t k, float* dst) {
   }
 }
 
-void copy_rows(const float* src, int64_t ld, const int32_t* gather, int64_t rows, float* dst) {
+void copy_rows(const CopyArgs& c) {
   const D d;
-  for (int64_t i = 0; i < rows; ++i, dst += 16) {
-    const float* row = src + (gather ? gather[i] : i) * ld;
+  for (int64_t i = 0; i < c.rows; ++i) {
+    const float* row = c.src + (c.gather ? c.gather[i] : i) * c.ld;
+    float* dst = c.dst + i * 16;
+    for (int64_t s = 0; s < c.strips; ++s, row += c.step, dst += c.ld_strip) {
 #pragma GCC unroll 16
-    for (int j = 0; j < kPerPanel; ++j) {
-      hn::Store(hn::LoadU(d, row + j * kLanes), d, dst + j * kLanes);
+      for (int j = 0; j < kPerPanel; ++j) {
+        hn::Store(hn::LoadU(d, row + j * kLanes), d, dst + j * kLanes);
+      }
     }
   }
 }
@@ -224,7 +227,7 @@ const TileTable& make_table() {
     TileTable t{};
     t.max_rows = kTileRows;
     t.block_k = kLanes == 16 ? 1024 : 256;
-    t.grad_tiles = kLanes == 16 ? 16 : 24;
+    t.grad_tiles = kLanes == 16 ? 24 : 24;
     t.grad_panels = kLanes == 16 ? 32 : 16;
     t.task_tiles = kLanes == 16 ? 8 : 12;
     for (int r = 1; r <= kTileRows; ++r) t.panels[r] = tile_panels(r);

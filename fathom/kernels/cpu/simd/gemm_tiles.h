@@ -55,9 +55,17 @@ using DecodeFn = void (*)(const void* src, int64_t count, float* dst);
 // dst[k][16] = src[16][k] transposed, row stride ld.
 using TransposeFn = void (*)(const float* src, int64_t ld, int64_t k, float* dst);
 
-// dst[rows][16] = 16 floats of each row, row i being src + (gather ? gather[i] : i) * ld.
-using CopyFn = void (*)(const float* src, int64_t ld, const int32_t* gather, int64_t rows,
-                        float* dst);
+// dst[strips][rows][16]: 16 floats from column s * step of each row, row i being
+// src + (gather ? gather[i] : i) * ld. Rows are read in the order of memory.
+struct CopyArgs {
+  const float* src = nullptr;
+  int64_t ld = 0;
+  const int32_t* gather = nullptr;
+  int64_t rows = 0, strips = 0, step = 0;
+  float* dst = nullptr;
+  int64_t ld_strip = 0;
+};
+using CopyFn = void (*)(const CopyArgs&);
 
 inline constexpr int kMaxRows = 14, kMaxPanels = 4;
 
