@@ -29,6 +29,7 @@ struct AttentionBenchRow {
   int repetitions = 0;
   // Medians, microseconds a token.
   double dense_us = 0, select_us = 0, gathered_us = 0, sparse_us = 0;  // sparse = select + gathered
+  double dense_best_us = 0, sparse_best_us = 0;                        // fastest repetition
   double dense_spread = 0, sparse_spread = 0;  // (90th - 10th percentile) / median
 };
 
