@@ -8,6 +8,7 @@
 #include "fathom/base/options.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/bench_attention.h"
+#include "fathom/cli/bench_infer.h"
 #include "fathom/cli/bench_kernel.h"
 #include "fathom/cli/bench_step.h"
 
@@ -20,6 +21,19 @@ int bench_attention_command(Args args) {
   options.fields(line.options());
   if (!line.parse(args)) return kExitOk;
   return run_bench_attention(options);
+}
+
+int bench_infer_command(Args args) {
+  BenchInferOptions options;
+  CommandLine line("bench infer", "tokens per second of a whole model, prefill and decode");
+  line.positional(
+      "MODEL", &options.model,
+      "checkpoint folder; or a config.json or known shape (s15m, m120m, l1b), which gets "
+      "random weights");
+  options.fields(line.options());
+  line.example("fathom bench infer m120m --types bf16 --threads 2 --depths 0,8192");
+  if (!line.parse(args)) return kExitOk;
+  return run_bench_infer(options);
 }
 
 int bench_kernel_command(Args args) {
@@ -42,6 +56,7 @@ int bench_step_command(Args args) {
 constexpr Command kBenches[] = {
     {"attention", "cost of a token against its position, dense and sparse",
      bench_attention_command},
+    {"infer", "tokens per second of a whole model, prefill and decode", bench_infer_command},
     {"kernel", "matrix products against FMA peak and read bandwidth", bench_kernel_command},
     {"step", "a training step of a 12 M-parameter model", bench_step_command},
 };

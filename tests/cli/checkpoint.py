@@ -119,10 +119,23 @@ def golden(root, folders):
     run("golden", cases, code=1, err="neither")
 
 
+def bench(root, folders):
+    lines, page = os.path.join(root, "bench.jsonl"), os.path.join(root, "bench.html")
+    quick = ["--depths", "0,100", "--prefill", "8", "--threads", "1,2", "--seconds", "0.01", "--json", lines, "--plot", page]
+    run("bench", "infer", os.path.join(root, "shape.json"), *quick, out="same")
+    rows = [json.loads(line) for line in open(lines)]
+    expect(len(rows) == 12 and all(r["same_bits"] and r["decode_tokens_per_s"] > 0 for r in rows), f"bench: {rows}")
+    expect("<svg" in open(page).read(), "no plot")
+    run("bench", "infer", folders["fp8"], *quick, "--dense", out="stored")
+    run("bench", "infer", folders["fp8"], "--types", "q9", code=2, err="--types")
+    run("bench", "infer", "s16m", code=1, err="s15m")
+
+
 with tempfile.TemporaryDirectory() as root:
     folders = synth(root)
     inspect(root, folders)
     verify(root, folders)
     tokenize(root, folders)
     golden(root, folders)
+    bench(root, folders)
 sys.exit(failures > 0)

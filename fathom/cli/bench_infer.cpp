@@ -1,0 +1,295 @@
+#include "fathom/cli/bench_infer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <optional>
+
+#include "fathom/base/file.h"
+#include "fathom/base/json.h"
+#include "fathom/base/thread_pool.h"
+#include "fathom/cli/args.h"
+#include "fathom/cli/html_chart.h"
+#include "fathom/cli/infer_timer.h"
+#include "fathom/cli/inspect.h"
+#include "fathom/cli/machine.h"
+#include "fathom/cli/runtime.h"
+#include "fathom/cli/shape.h"
+#include "fathom/infer/engine.h"
+#include "fathom/kernels/cpu/simd/peak.h"
+#include "fathom/model/checkpoint_source.h"
+#include "fathom/model/synthetic.h"
+
+namespace fathom {
+namespace {
+
+constexpr double kPeakSeconds = 0.05;
+constexpr size_t kBandwidthBytes = size_t{256} << 20;
+constexpr int64_t kCheckedRows = 4;
+constexpr const char* kStored = "stored";  // the type of a folder's weights
+
+struct Row {
+  std::string type;
+  int threads = 0;
+  int64_t depth = 0;
+  TimedPass prefill, decode;
+  double prefill_rate = 0, decode_rate = 0;  // tokens per second, at the median
+  double best_prefill = 0, best_decode = 0;  // of the fastest repetition
+  // The fastest repetition against the highest FMA peak, and read bandwidth, seen so far: on a
+  // shared machine medians say more about the others.
+  double prefill_percent = 0, decode_percent = 0;
+  bool same_bits = false;
+};
+
+// Bytes of weights that one token reads.
+double weight_reads(const ModelConfig& config, SyntheticForm form) {
+  const SyntheticWeights weights(config, form, 0);
+  std::map<std::string_view, double> bytes;
+  for (const SafetensorsEntry& e : weights.entries()) {
+    double n = static_cast<double>(dtype_bytes(e.dtype));
+    for (const int64_t size : e.shape) n *= static_cast<double>(size);
+    bytes[e.name] = n;
+  }
+  double total = 0;
+  for (const TensorSpec& spec : tensor_specs(config)) {
+    const auto scale = bytes.find(scale_name(spec.name));
+    total += share_per_token(spec, config) *
+             (bytes.at(spec.name) + (scale == bytes.end() ? 0 : scale->second));
+  }
+  return total;
+}
+
+// One model with one type of weights.
+class Bench {
+ public:
+  Bench(const BenchInferOptions& o, const std::string& type) : o_(o), type_(type) {
+    Ctx ctx = runtime_.ctx();
+    if (type == kStored) {
+      model_ = load_model(ctx, o.model, WeightUse::kServe);
+      weight_bytes_ = inspect_model(o.model, {}).bytes_per_token;
+    } else {
+      const SyntheticForm form = parse_synthetic_form(type);
+      model_.config = synthetic_config(cut_layers(read_shape(o.model), {.mtp_layers = 0}), form);
+      const auto source = synthetic_source(ctx.arena, ctx.pool, model_.config, form, 1);
+      model_.weights = load_weights(ctx, model_.config, *source, WeightUse::kServe);
+      weight_bytes_ = weight_reads(model_.config, form);
+    }
+    selection_ =
+        usable_selection(model_.config, o.dense ? KeySelection::kDense : KeySelection::kSparse);
+    const double deepest = *std::max_element(o.depths.begin(), o.depths.end());
+    timer_.emplace(ctx, model_, selection_, static_cast<int64_t>(deepest),
+                   std::max(o.prefill, kCheckedRows));
+  }
+
+  const ModelConfig& config() const { return model_.config; }
+
+  Row run(int threads, int64_t depth) {
+    ThreadPool pool(threads);
+    Ctx ctx{.kernels = runtime_.ctx().kernels,
+            .pool = pool,
+            .arena = runtime_.arena,
+            .real = DType::kF32};
+    Row r{.type = type_, .threads = threads, .depth = depth};
+    r.same_bits = timer_->same_bits(ctx, depth, kCheckedRows);
+    Peaks& peaks = peaks_[threads];
+    peaks.see(pool, buffer_);
+    r.prefill = timer_->run(ctx, depth, o_.prefill, o_.seconds);
+    peaks.see(pool, buffer_);
+    r.decode = timer_->run(ctx, depth, 1, o_.seconds);
+    peaks.see(pool, buffer_);
+    const double rows = static_cast<double>(o_.prefill);
+    r.prefill_rate = rows / r.prefill.median_s;
+    r.best_prefill = rows / r.prefill.best_s;
+    r.decode_rate = 1 / r.decode.median_s;
+    r.best_decode = 1 / r.decode.best_s;
+    r.prefill_percent = 100 * prefill_flops(depth) / r.prefill.best_s / peaks.fma;
+    const double read =
+        weight_bytes_ + cache_reads(model_.config, depth + 1, attending(), CacheForm::kF32);
+    r.decode_percent = 100 * read / r.decode.best_s / peaks.bandwidth;
+    return r;
+  }
+
+ private:
+  Attending attending() const {
+    return selection_ == KeySelection::kSparse ? Attending::kSparse : Attending::kDenseAbsorbed;
+  }
+
+  // Only the last row of a prompt's piece has logits.
+  double prefill_flops(int64_t depth) const {
+    const ModelConfig& c = model_.config;
+    const double head = 2 * static_cast<double>(c.vocab_size * c.hidden_size);
+    double sum = -static_cast<double>(o_.prefill - 1) * head;
+    const TokenFlops fixed = token_flops(c, 1, attending());
+    const TokenFlops more = token_flops(c, 2, attending());  // scores are linear in the keys
+    for (int64_t i = 0; i < o_.prefill; ++i) {
+      const double keys = static_cast<double>(depth + i + 1);
+      const double attended = attending() == Attending::kSparse
+                                  ? std::min(keys, static_cast<double>(c.index_topk))
+                                  : keys;
+      sum += fixed.weights + (more.indexer - fixed.indexer) * keys + fixed.attention * attended;
+    }
+    return sum;
+  }
+
+  // Highest so far.
+  struct Peaks {
+    double fma = 0, bandwidth = 0;
+    void see(ThreadPool& pool, const HugeBuffer& buffer) {
+      fma = std::max(fma, measure_fma_peak(pool, kPeakSeconds));
+      bandwidth =
+          std::max(bandwidth, measure_read_bandwidth(pool, buffer.as<char>(), buffer.size_bytes()));
+    }
+  };
+
+  const BenchInferOptions& o_;
+  std::string type_;
+  Runtime runtime_;
+  Model model_;
+  KeySelection selection_ = KeySelection::kDense;
+  double weight_bytes_ = 0;
+  std::optional<InferTimer> timer_;
+  HugeBuffer buffer_{kBandwidthBytes};
+  std::map<int, Peaks> peaks_;  // by threads
+};
+
+std::string json_line(const Row& r, const BenchInferOptions& o, const Machine& machine) {
+  Json line = Json::object();
+  line.set("bench", Json::string("infer"));
+  line.set("model", Json::string(o.model));
+  line.set("type", Json::string(r.type));
+  line.set("threads", Json::number(int64_t{r.threads}));
+  line.set("depth", Json::number(r.depth));
+  line.set("prefill_tokens", Json::number(o.prefill));
+  line.set("prefill_tokens_per_s", Json::number(r.prefill_rate));
+  line.set("prefill_best_tokens_per_s", Json::number(r.best_prefill));
+  line.set("prefill_percent_of_fma_peak", Json::number(r.prefill_percent));
+  line.set("prefill_spread", Json::number(r.prefill.spread));
+  line.set("decode_tokens_per_s", Json::number(r.decode_rate));
+  line.set("decode_best_tokens_per_s", Json::number(r.best_decode));
+  line.set("decode_percent_of_bandwidth", Json::number(r.decode_percent));
+  line.set("decode_spread", Json::number(r.decode.spread));
+  line.set("same_bits", Json::boolean(r.same_bits));
+  line.set("dense", Json::boolean(o.dense));
+  line.set("isa", Json::string(simd_target_name()));
+  line.set("cpu", Json::string(machine.cpu));
+  return line.dump() + "\n";
+}
+
+void print_row(const Row& r) {
+  fmt::print(
+      "{:<7} {:>7} {:>7} {:>11.1f} {:>6.0f}% {:>9.1f} {:>6.1f}% {:>11.1f} {:>6.0f}% {:>9.1f} "
+      "{:>6.1f}%  {}\n",
+      r.type, r.threads, r.depth, r.prefill_rate, 100 * r.prefill.spread, r.best_prefill,
+      r.prefill_percent, r.decode_rate, 100 * r.decode.spread, r.best_decode, r.decode_percent,
+      r.same_bits ? "same" : "DIFFERENT");
+  std::fflush(stdout);
+}
+
+Chart chart_of(const std::vector<Row>& rows, bool decode) {
+  Chart chart{.title = decode ? "Decode: tokens per second against depth"
+                              : "Prefill: tokens per second against depth",
+              .x_label = "tokens in the cache before",
+              .y_label = "tokens per second",
+              .y_scale = Scale::kLog,
+              .points = true};
+  for (const Row& r : rows) {
+    const std::string name =
+        fmt::format("{}, {} thread{}", r.type, r.threads, r.threads == 1 ? "" : "s");
+    if (chart.lines.empty() || chart.lines.back().name != name)
+      chart.lines.push_back({.name = name});
+    chart.lines.back().x.push_back(static_cast<double>(r.depth));
+    chart.lines.back().y.push_back(decode ? r.decode_rate : r.prefill_rate);
+  }
+  return chart;
+}
+
+std::string page(const std::vector<Row>& rows, const std::string& what) {
+  std::vector<std::vector<std::string>> cells;
+  for (const Row& r : rows)
+    cells.push_back({r.type, fmt::format("{}", r.threads), fmt::format("{}", r.depth),
+                     fmt::format("{:.1f}", r.prefill_rate), fmt::format("{:.1f}", r.best_prefill),
+                     fmt::format("{:.1f}", r.prefill_percent), fmt::format("{:.1f}", r.decode_rate),
+                     fmt::format("{:.1f}", r.best_decode),
+                     fmt::format("{:.1f}", r.decode_percent)});
+  return html_page(
+      "fathom bench infer",
+      fmt::format("<h1>fathom bench infer</h1>\n<p>{}</p>\n{}\n{}\n{}", html_escape(what),
+                  chart_html(chart_of(rows, false)), chart_html(chart_of(rows, true)),
+                  table_html({"weights", "threads", "depth", "prefill tok/s", "best",
+                              "% of FMA peak", "decode tok/s", "best", "% of bandwidth"},
+                             cells)));
+}
+
+void check_usage(const BenchInferOptions& o) {
+  const auto whole = [](const char* name, const std::vector<double>& list, double least) {
+    for (const double x : list)
+      if (!(x >= least && x <= 1e9) || x != static_cast<double>(static_cast<int64_t>(x)))
+        throw UsageError(
+            fmt::format("{}: expected whole numbers from {}, found {}", name, least, x));
+  };
+  whole("--threads", o.threads, 1);
+  whole("--depths", o.depths, 0);
+  if (o.depths.empty() || o.types.empty())
+    throw UsageError("expected a depth and a type of weights");
+  if (o.prefill < 1)
+    throw UsageError(fmt::format("--prefill: expected at least 1, found {}", o.prefill));
+  for (const std::string& type : o.types) {
+    try {
+      parse_synthetic_form(type);
+    } catch (const Error& e) {
+      throw UsageError("--types: " + e.message());
+    }
+  }
+}
+
+bool is_checkpoint(const std::string& path) {
+  return file_exists(path + "/model.safetensors") ||
+         file_exists(path + "/model.safetensors.index.json");
+}
+
+}  // namespace
+
+int run_bench_infer(const BenchInferOptions& o) {
+  check_usage(o);
+  const Machine machine = inspect_machine();
+  std::vector<double> threads = o.threads;
+  if (threads.empty()) {
+    threads.push_back(1);
+    if (machine.cores > 1) threads.push_back(machine.cores);
+  }
+  const std::vector<std::string> types =
+      is_checkpoint(o.model) ? std::vector<std::string>{kStored} : o.types;
+  std::vector<Row> rows;
+  std::string lines, what;
+  bool good = true;
+  for (const std::string& type : types) {
+    Bench bench(o, type);
+    if (what.empty()) {
+      const ParameterCounts n = count_parameters(bench.config());
+      what = fmt::format(
+          "{}: {:.1f} M parameters, {:.1f} M active; {}, {}; cache f32, {} attention", o.model,
+          static_cast<double>(n.total) / 1e6, static_cast<double>(n.active) / 1e6, machine.cpu,
+          simd_target_name(), o.dense || !bench.config().has_dsa() ? "dense" : "sparse");
+      fmt::print("{}\n\n{:<7} {:>7} {:>7} {:>11} {:>7} {:>9} {:>7} {:>11} {:>7} {:>9} {:>7}  {}\n",
+                 what, "weights", "threads", "depth", fmt::format("prefill {}", o.prefill),
+                 "spread", "best", "% FMA", "decode", "spread", "best", "% read", "bits");
+    }
+    for (const double t : threads)
+      for (const double depth : o.depths) {
+        rows.push_back(bench.run(static_cast<int>(t), static_cast<int64_t>(depth)));
+        print_row(rows.back());
+        lines += json_line(rows.back(), o, machine);
+        good = good && rows.back().same_bits;
+      }
+  }
+  if (!o.json.empty()) write_file_atomic(o.json, lines);
+  if (!o.plot.empty()) {
+    write_file_atomic(o.plot, page(rows, what));
+    fmt::print("\nplot: {}\n", o.plot);
+  }
+  return good ? kExitOk : kExitFailed;
+}
+
+}  // namespace fathom

@@ -1,0 +1,38 @@
+// fathom bench infer: prefill and decode of a whole model at several depths, against the machine's
+// own limits.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fathom/base/options.h"
+
+namespace fathom {
+
+struct BenchInferOptions {
+  std::string model = "s15m";  // a checkpoint folder, or what read_shape takes
+  std::vector<std::string> types = {"f32", "bf16", "fp8"};
+  std::vector<double> threads, depths = {0, 2048, 8192, 32768};
+  int64_t prefill = 512;
+  double seconds = 0.5;
+  bool dense = false;
+  std::string json, plot = "bench_infer.html";
+
+  void fields(OptionSet& o) {
+    o.add("types", &types, "weights of a shape: f32, bf16, fp8; a folder's are as stored");
+    o.add("threads", &threads, "threads, comma separated; none: 1 and all cores");
+    o.add("depths", &depths, "tokens that are in the cache before, comma separated");
+    o.add("prefill", &prefill, "tokens of a prompt's piece");
+    o.add("seconds", &seconds, "time for each figure");
+    o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
+    o.add("json", &json, "also write one JSON object a line to this file");
+    o.add("plot", &plot, "HTML page with the plot; empty: none");
+  }
+};
+
+// Runs it and prints; returns an exit code: kExitFailed when a token computed alone has other bits
+// than the same token in a prompt.
+int run_bench_infer(const BenchInferOptions& options);
+
+}  // namespace fathom

@@ -1,0 +1,105 @@
+#include "fathom/cli/infer_timer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "fathom/base/rng.h"
+#include "fathom/base/thread_pool.h"
+#include "fathom/ops/basic.h"
+
+namespace fathom {
+namespace {
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+// Uniform with variance 1, the size that normed latents and keys have.
+void fill_random(float* x, int64_t n, uint64_t key, uint64_t begin) {
+  constexpr float kWidth = 3.4641016f;  // of the interval: square root of 12
+  for (int64_t i = 0; i < n; ++i) {
+    const uint64_t word = hash_mix(key, begin + static_cast<uint64_t>(i) / 2);
+    const auto bits = static_cast<uint32_t>(i % 2 ? word >> 32 : word);
+    x[i] = kWidth * (static_cast<float>(bits >> 8) * 0x1p-24f - 0.5f);
+  }
+}
+
+}  // namespace
+
+InferTimer::InferTimer(const Ctx& ctx, const Model& model, KeySelection selection,
+                       int64_t max_depth, int64_t max_rows)
+    : model_(model),
+      selection_(selection),
+      cache_(ctx.arena, model.config, pages_for(max_depth + max_rows), DType::kF32) {
+  const ModelConfig& c = model.config;
+  for (int64_t layer = 0; layer < c.num_layers(); ++layer)
+    for (const KvCache::Kind kind : {KvCache::Kind::kLatent, KvCache::Kind::kIndex}) {
+      if (kind == KvCache::Kind::kIndex && !(c.has_dsa() && c.has_indexer(layer))) continue;
+      const int64_t n = kPageTokens * cache_.width(kind);
+      const uint64_t key = Rng(1, "bench keys", static_cast<uint64_t>(layer)).key();
+      ctx.pool.parallel_for(cache_.num_pages(), 8, [&](int64_t begin, int64_t end, int) {
+        for (int64_t p = begin; p < end; ++p)
+          fill_random(reinterpret_cast<float*>(cache_.page(kind, layer, p)), n, key,
+                      static_cast<uint64_t>(p * n));
+      });
+    }
+  Rng rng(1, "bench tokens");
+  for (int64_t i = 0; i < max_rows; ++i)
+    tokens_.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(c.vocab_size))));
+}
+
+InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t depth, int64_t first, int64_t rows,
+                                          bool all_logits) {
+  Step step;
+  step.selection = selection_;
+  step.cache.cache = &cache_;
+  step.add_sequence({tokens_.begin() + first, tokens_.begin() + first + rows}, depth + first);
+  step.cache.first_page.push_back(0);
+  for (int64_t p = 0; p < pages_for(depth + first + rows); ++p)
+    step.cache.page.push_back(static_cast<int32_t>(p));
+  Pass out;
+  out.hidden_TD = forward(ctx, model_, step).hidden_TD;
+  const auto last = static_cast<int32_t>(rows - 1);
+  const Value head_rows = all_logits ? out.hidden_TD : select_rows(ctx, out.hidden_TD, &last, 1);
+  out.logits_TW = logits(ctx, model_, head_rows);
+  return out;
+}
+
+TimedPass InferTimer::run(Ctx& ctx, int64_t depth, int64_t rows, double seconds) {
+  constexpr size_t kLeast = 3;
+  forward_rows(ctx, depth, 0, rows, false);
+  std::vector<double> times;
+  for (double begin_s = now_s(); times.size() < kLeast || now_s() - begin_s < seconds;) {
+    const double start_s = now_s();
+    forward_rows(ctx, depth, 0, rows, false);
+    times.push_back(now_s() - start_s);
+  }
+  std::sort(times.begin(), times.end());
+  const auto at = [&](double share) {
+    return times[static_cast<size_t>(share * static_cast<double>(times.size() - 1))];
+  };
+  return {.median_s = at(0.5),
+          .best_s = times.front(),
+          .spread = (at(0.9) - at(0.1)) / at(0.5),
+          .repetitions = static_cast<int>(times.size())};
+}
+
+bool InferTimer::same_bits(Ctx& ctx, int64_t depth, int64_t rows) {
+  const Pass whole = forward_rows(ctx, depth, 0, rows, true);
+  const auto same = [](const View& part, const View& all, int64_t row) {
+    const auto bytes = static_cast<size_t>(part.size_bytes());
+    return std::memcmp(part.data, all.at_element(row * all.last()), bytes) == 0;
+  };
+  for (int64_t t = 0; t < rows; ++t) {
+    const Pass one = forward_rows(ctx, depth, t, 1, true);
+    if (!same(one.hidden_TD.view(), whole.hidden_TD.view(), t) ||
+        !same(one.logits_TW.view(), whole.logits_TW.view(), t))
+      return false;
+  }
+  return true;
+}
+
+}  // namespace fathom

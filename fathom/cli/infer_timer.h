@@ -1,0 +1,46 @@
+// Times whole forward passes of a model on a cache that is already deep. The keys in it are random
+// numbers: what a token costs does not depend on their values, and 32K of them need not be
+// computed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "fathom/model/transformer.h"
+
+namespace fathom {
+
+struct TimedPass {
+  double median_s = 0, best_s = 0;  // of one pass
+  double spread = 0;                // (90th - 10th percentile) / median
+  int repetitions = 0;
+};
+
+class InferTimer {
+ public:
+  // Takes the memory of a cache for max_depth + max_rows tokens, in f32 as while serving.
+  InferTimer(const Ctx& ctx, const Model& model, KeySelection selection, int64_t max_depth,
+             int64_t max_rows);
+
+  // One pass over `rows` tokens behind `depth` others, with the logits of the last row. Uses the
+  // threads of `ctx`.
+  TimedPass run(Ctx& ctx, int64_t depth, int64_t rows, double seconds);
+
+  // Whether `rows` tokens at once and one by one give the same hidden states and logits, bit for
+  // bit.
+  bool same_bits(Ctx& ctx, int64_t depth, int64_t rows);
+
+ private:
+  struct Pass {
+    Value hidden_TD, logits_TW;
+  };
+  Pass forward_rows(Ctx& ctx, int64_t depth, int64_t first, int64_t rows, bool all_logits);
+
+  const Model& model_;
+  KeySelection selection_;
+  KvCache cache_;
+  std::vector<int32_t> tokens_;
+};
+
+}  // namespace fathom
