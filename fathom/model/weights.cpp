@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
+
 #include "fathom/base/rng.h"
+#include "fathom/base/thread_pool.h"
 
 namespace fathom {
 namespace {
@@ -228,7 +231,15 @@ ModelWeights load_weights(const Ctx& ctx, const ModelConfig& config, WeightSourc
 }
 
 void ModelWeights::pack(const Ctx& ctx, bool with_transposed) {
-  for (Packing& p : packing) p.weight.pack(ctx, with_transposed || p.always_transposed);
+  // Most weights are small, so threads take whole weights; from the back, as the output head, the
+  // largest, comes last.
+  const int64_t count = std::ssize(packing);
+  ctx.pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      Packing& p = packing[static_cast<size_t>(count - 1 - i)];
+      p.weight.pack(ctx, with_transposed || p.always_transposed);
+    }
+  });
 }
 
 std::unique_ptr<WeightSource> random_source(Arena& arena, const ModelConfig& config,

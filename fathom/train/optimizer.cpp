@@ -1,6 +1,9 @@
 #include "fathom/train/optimizer.h"
 
 #include <cmath>
+#include <iterator>
+
+#include "fathom/base/thread_pool.h"
 
 namespace fathom {
 namespace {
@@ -29,14 +32,18 @@ Optimizer::Optimizer(const Ctx& ctx, const std::vector<Param>& params,
   }
 }
 
+// Most parameters are small, so threads take whole parameters: one fork-join instead of hundreds.
 double Optimizer::grad_norm(const Ctx& ctx) const {
+  std::vector<double> sum(slots_.size());
+  ctx.pool.parallel_for(std::ssize(slots_), 1, [&](int64_t begin, int64_t end, int) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const Value& w = slots_[i].param.value;
+      if (w.needs_grad() && w.has_grad())
+        ctx.kernels.sum_squares(ctx.exec(), {.x = flat(w.grad()), .sum = &sum[i]});
+    }
+  });
   double total = 0;
-  for (const Slot& s : slots_) {
-    if (!s.param.value.needs_grad() || !s.param.value.has_grad()) continue;
-    double sum = 0;
-    ctx.kernels.sum_squares(ctx.exec(), {.x = flat(s.param.value.grad()), .sum = &sum});
-    total += sum;
-  }
+  for (const double s : sum) total += s;
   return std::sqrt(total);
 }
 
@@ -45,31 +52,35 @@ void Optimizer::step(const Ctx& ctx, double learning_rate, double norm) {
   constexpr double kClipEps = 1e-6;
   const double factor =
       options_.clip_norm > 0 ? std::min(1.0, options_.clip_norm / (norm + kClipEps)) : 1.0;
-  for (Slot& s : slots_) {
-    const Value& w = s.param.value;
-    if (!w.needs_grad()) continue;
-    const GradSink sink = w.grad_sink(ctx.arena);
-    if (!sink.add) fill_zero(sink.view);  // nothing was written
-    ctx.kernels.adamw(ctx.exec(), {.w = flat(w),
-                                   .m = flat(s.m),
-                                   .v = flat(s.v),
-                                   .dw = flat(sink.view),
-                                   .lr = learning_rate,
-                                   .beta1 = options_.beta1,
-                                   .beta2 = options_.beta2,
-                                   .eps = options_.eps,
-                                   .weight_decay = w->rank == 2 ? options_.weight_decay : 0.0,
-                                   .step = num_steps_,
-                                   .grad_scale = factor});
-    w.node()->grad_written = false;
-    if (s.ema) {
-      const View ema = rows_of(s.ema);
-      ctx.kernels.accumulate(ctx.exec(),
-                             {.x = ema, .y = ema, .scale = options_.ema_decay, .add = false});
-      ctx.kernels.accumulate(
-          ctx.exec(), {.x = rows_of(w), .y = ema, .scale = 1 - options_.ema_decay, .add = true});
-    }
-  }
+  ctx.pool.parallel_for(std::ssize(slots_), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      update(ctx, slots_[static_cast<size_t>(i)], learning_rate, factor);
+  });
+}
+
+void Optimizer::update(const Ctx& ctx, const Slot& s, double learning_rate, double factor) const {
+  const Value& w = s.param.value;
+  if (!w.needs_grad()) return;
+  const GradSink sink = w.grad_sink(ctx.arena);
+  if (!sink.add) fill_zero(sink.view);  // nothing was written
+  ctx.kernels.adamw(ctx.exec(), {.w = flat(w),
+                                 .m = flat(s.m),
+                                 .v = flat(s.v),
+                                 .dw = flat(sink.view),
+                                 .lr = learning_rate,
+                                 .beta1 = options_.beta1,
+                                 .beta2 = options_.beta2,
+                                 .eps = options_.eps,
+                                 .weight_decay = w->rank == 2 ? options_.weight_decay : 0.0,
+                                 .step = num_steps_,
+                                 .grad_scale = factor});
+  w.node()->grad_written = false;
+  if (!s.ema) return;
+  const View ema = rows_of(s.ema);
+  ctx.kernels.accumulate(ctx.exec(),
+                         {.x = ema, .y = ema, .scale = options_.ema_decay, .add = false});
+  ctx.kernels.accumulate(ctx.exec(),
+                         {.x = rows_of(w), .y = ema, .scale = 1 - options_.ema_decay, .add = true});
 }
 
 std::vector<Param> Optimizer::state() const {

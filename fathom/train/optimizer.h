@@ -48,6 +48,8 @@ class Optimizer {
     Param param;
     Tensor m, v, ema;
   };
+  void update(const Ctx& ctx, const Slot& s, double learning_rate, double factor) const;
+
   OptimizerOptions options_;
   std::vector<Slot> slots_;
   int64_t num_steps_ = 0;

@@ -15,7 +15,7 @@ using simd::TileArgs;
 using simd::TileTable;
 
 constexpr int64_t kSerialWork = 48 * 1024;
-constexpr int64_t kTasksPerThread = 2;
+constexpr int64_t kTasksPerThread = 3;
 constexpr int64_t kLeastSide = 64;  // of a task's block of dW
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
