@@ -26,8 +26,8 @@ namespace {
 struct DemoOptions {
   std::string run = "runs/demo";
   std::string recipe = "recipes/demo.toml";
-  std::vector<std::string> families = {"addition:2-3", "mod10:3-5*2", "multiplication:1-2*2",
-                                       "sort_numbers:5-6*0.4"};
+  std::vector<std::string> families = {"addition:1-3", "mod10:2-4", "multiplication:1-2*1.5",
+                                       "sort_numbers:2-4"};
   int64_t documents = 30000, chat_records = 20000, problems = 300, threads = 0;
   bool resume = false, overwrite = false;
 
@@ -55,8 +55,7 @@ CorpusOptions corpus_options(const DemoOptions& o) {
   c.documents = o.documents;
   c.chat_records = o.chat_records;
   c.held_out_problems = o.problems;
-  c.worked_share = 0.8;
-  c.thinking_share = 0.6;
+  c.worked_share = 0.7;
   return c;
 }
 
