@@ -19,7 +19,8 @@ TEST_CASE("json keeps key order, duplicates and number text") {
     CHECK_THROWS_AS(Json::parse(lone, "test"), Error);
 }
 
-TEST_CASE("parallel_for visits every index once on any number of threads and passes exceptions on") {
+TEST_CASE(
+    "parallel_for visits every index once on any number of threads and passes exceptions on") {
   for (const int threads : {1, 2, 3}) {
     ThreadPool pool(threads);
     for (const int64_t n : {0, 1, 2, 7, 1000}) {
@@ -29,9 +30,10 @@ TEST_CASE("parallel_for visits every index once on any number of threads and pas
       });
       for (const auto& s : seen) CHECK(s == 1);
     }
-    CHECK_THROWS_AS(pool.parallel_for(10, 1, [](int64_t b, int64_t, int) {
-                      if (b == 4) throw Error(Code::kInternal, "four");
-                    }),
+    CHECK_THROWS_AS(pool.parallel_for(10, 1,
+                                      [](int64_t b, int64_t, int) {
+                                        if (b == 4) throw Error(Code::kInternal, "four");
+                                      }),
                     Error);
   }
 }

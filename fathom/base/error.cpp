@@ -6,14 +6,22 @@ namespace fathom {
 
 const char* code_name(Code code) {
   switch (code) {
-    case Code::kInvalidArgument: return "invalid argument";
-    case Code::kNotFound: return "not found";
-    case Code::kUnavailable: return "unavailable";
-    case Code::kExhausted: return "exhausted";
-    case Code::kTimeout: return "timeout";
-    case Code::kCancelled: return "cancelled";
-    case Code::kDataLoss: return "data loss";
-    case Code::kInternal: return "internal error";
+    case Code::kInvalidArgument:
+      return "invalid argument";
+    case Code::kNotFound:
+      return "not found";
+    case Code::kUnavailable:
+      return "unavailable";
+    case Code::kExhausted:
+      return "exhausted";
+    case Code::kTimeout:
+      return "timeout";
+    case Code::kCancelled:
+      return "cancelled";
+    case Code::kDataLoss:
+      return "data loss";
+    case Code::kInternal:
+      return "internal error";
   }
   return "unknown";
 }

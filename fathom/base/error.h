@@ -1,4 +1,5 @@
-// The three kinds of failure: InternalError (a programmer's), Error (the call cannot go on), Result (a normal outcome).
+// The three kinds of failure: InternalError (a programmer's), Error (the call cannot go on), Result
+// (a normal outcome).
 #pragma once
 
 #include <fmt/core.h>
@@ -25,7 +26,8 @@ enum class Code : uint8_t {
 
 const char* code_name(Code code);
 
-// Thrown at load and API borders. `message` says what was expected and what came, `hint` what to do.
+// Thrown at load and API borders. `message` says what was expected and what came, `hint` what to
+// do.
 class Error : public std::exception {
  public:
   Error(Code code, std::string message, std::string hint = "");
@@ -70,17 +72,17 @@ class [[nodiscard]] Result {
   std::variant<T, Error> v_;
 };
 
-#define FM_TRY(var, expr)                      \
-  auto var##_result = (expr);                  \
+#define FM_TRY(var, expr)                         \
+  auto var##_result = (expr);                     \
   if (!var##_result) return var##_result.error(); \
   auto&& var = *std::move(var##_result)
 
 // Always on. FM_CHECK(rows > 0, "rows is {}", rows);
-#define FM_CHECK(cond, ...)                                                    \
-  do {                                                                         \
-    if (!(cond)) [[unlikely]]                                                  \
-      throw ::fathom::InternalError(#cond, ::fmt::format(__VA_ARGS__),         \
-                                    std::source_location::current());          \
+#define FM_CHECK(cond, ...)                                            \
+  do {                                                                 \
+    if (!(cond)) [[unlikely]]                                          \
+      throw ::fathom::InternalError(#cond, ::fmt::format(__VA_ARGS__), \
+                                    std::source_location::current());  \
   } while (0)
 
 }  // namespace fathom

@@ -20,21 +20,29 @@ namespace {
 
 Code code_of(int err) {
   switch (err) {
-    case ENOENT: return Code::kNotFound;
+    case ENOENT:
+      return Code::kNotFound;
     case ENOSPC:
-    case EDQUOT: return Code::kExhausted;
-    case EIO: return Code::kDataLoss;
-    default: return Code::kInvalidArgument;
+    case EDQUOT:
+      return Code::kExhausted;
+    case EIO:
+      return Code::kDataLoss;
+    default:
+      return Code::kInvalidArgument;
   }
 }
 
 std::string hint_of(int err) {
   switch (err) {
-    case ENOENT: return "check the path";
+    case ENOENT:
+      return "check the path";
     case ENOSPC:
-    case EDQUOT: return "free some disk space and try again";
-    case EACCES: return "check the permissions";
-    default: return "";
+    case EDQUOT:
+      return "free some disk space and try again";
+    case EACCES:
+      return "check the permissions";
+    default:
+      return "";
   }
 }
 

@@ -12,11 +12,13 @@ namespace fathom {
 
 std::string read_file(const std::string& path);  // throws Error with path and reason
 
-// Writes to a temporary name in the same folder, fsyncs, renames, fsyncs the folder. On any failure (a full disk,
-// say) the temporary file is removed, the old file stays as it was, and Error is thrown.
+// Writes to a temporary name in the same folder, fsyncs, renames, fsyncs the folder. On any failure
+// (a full disk, say) the temporary file is removed, the old file stays as it was, and Error is
+// thrown.
 void write_file_atomic(const std::string& path, std::string_view bytes);
 
-// The same in pieces, for files larger than memory should hold. Destroying it without commit() removes the temporary file.
+// The same in pieces, for files larger than memory should hold. Destroying it without commit()
+// removes the temporary file.
 class AtomicWriter {
  public:
   explicit AtomicWriter(const std::string& path);

@@ -14,19 +14,24 @@ constexpr size_t kMaxDepth = 128;
 
 const char* kind_name(Json::Kind kind) {
   switch (kind) {
-    case Json::Kind::kNull: return "null";
-    case Json::Kind::kBool: return "a boolean";
-    case Json::Kind::kNumber: return "a number";
-    case Json::Kind::kString: return "a string";
-    case Json::Kind::kArray: return "an array";
-    case Json::Kind::kObject: return "an object";
+    case Json::Kind::kNull:
+      return "null";
+    case Json::Kind::kBool:
+      return "a boolean";
+    case Json::Kind::kNumber:
+      return "a number";
+    case Json::Kind::kString:
+      return "a string";
+    case Json::Kind::kArray:
+      return "an array";
+    case Json::Kind::kObject:
+      return "an object";
   }
   return "unknown";
 }
 
 [[noreturn]] void wrong_kind(const char* want, Json::Kind got) {
-  throw Error(Code::kInvalidArgument,
-              fmt::format("expected {}, found {}", want, kind_name(got)));
+  throw Error(Code::kInvalidArgument, fmt::format("expected {}, found {}", want, kind_name(got)));
 }
 
 // Receives RapidJSON's events and builds the ordered value.
@@ -112,10 +117,18 @@ void dump_to(const Json& v, int indent, int depth, std::string& out) {
   const char* comma = indent < 0 ? ", " : ",";
   const char* colon = indent == 0 ? ":" : ": ";
   switch (v.kind()) {
-    case Json::Kind::kNull: out += "null"; break;
-    case Json::Kind::kBool: out += v.as_bool() ? "true" : "false"; break;
-    case Json::Kind::kNumber: out += v.raw_number(); break;
-    case Json::Kind::kString: out += json_quote(v.as_string()); break;
+    case Json::Kind::kNull:
+      out += "null";
+      break;
+    case Json::Kind::kBool:
+      out += v.as_bool() ? "true" : "false";
+      break;
+    case Json::Kind::kNumber:
+      out += v.raw_number();
+      break;
+    case Json::Kind::kString:
+      out += json_quote(v.as_string());
+      break;
     case Json::Kind::kArray: {
       out += '[';
       bool first = true;
@@ -204,8 +217,8 @@ Json Json::parse(std::string_view text, const std::string& what) {
                 fmt::format("{}: JSON is nested deeper than {} levels", what, kMaxDepth));
   if (builder.lone_surrogate)
     throw Error(Code::kInvalidArgument,
-                fmt::format("{}: not valid JSON at byte {}: an escape of half a surrogate pair", what,
-                            result.Offset()));
+                fmt::format("{}: not valid JSON at byte {}: an escape of half a surrogate pair",
+                            what, result.Offset()));
   if (!result)
     throw Error(Code::kInvalidArgument,
                 fmt::format("{}: not valid JSON at byte {}: {}", what, result.Offset(),
@@ -319,16 +332,32 @@ std::string json_quote(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
       default:
-        if (static_cast<unsigned char>(c) < 0x20) out += fmt::format("\\u{:04x}", c);
-        else out += c;
+        if (static_cast<unsigned char>(c) < 0x20)
+          out += fmt::format("\\u{:04x}", c);
+        else
+          out += c;
     }
   }
   out += '"';

@@ -57,9 +57,12 @@ void OptionSet::set(std::string_view name, std::string_view text) {
   };
   std::visit(Overloaded{
                  [&](bool* v) {
-                   if (text == "true" || text == "1") *v = true;
-                   else if (text == "false" || text == "0") *v = false;
-                   else wrong("true or false");
+                   if (text == "true" || text == "1")
+                     *v = true;
+                   else if (text == "false" || text == "0")
+                     *v = false;
+                   else
+                     wrong("true or false");
                  },
                  [&](int64_t* v) {
                    if (!parse_number(text, v)) wrong("an integer");
@@ -82,15 +85,16 @@ void OptionSet::set(std::string_view name, std::string_view text) {
 }
 
 std::string option_text(const Option& option) {
-  return std::visit(Overloaded{
-                        [](bool* v) { return std::string(*v ? "true" : "false"); },
-                        [](int64_t* v) { return std::to_string(*v); },
-                        [](double* v) { return fmt::format("{}", *v); },
-                        [](std::string* v) { return *v; },
-                        [](std::vector<std::string>* v) { return fmt::format("{}", fmt::join(*v, ",")); },
-                        [](std::vector<double>* v) { return fmt::format("{}", fmt::join(*v, ",")); },
-                    },
-                    option.target);
+  return std::visit(
+      Overloaded{
+          [](bool* v) { return std::string(*v ? "true" : "false"); },
+          [](int64_t* v) { return std::to_string(*v); },
+          [](double* v) { return fmt::format("{}", *v); },
+          [](std::string* v) { return *v; },
+          [](std::vector<std::string>* v) { return fmt::format("{}", fmt::join(*v, ",")); },
+          [](std::vector<double>* v) { return fmt::format("{}", fmt::join(*v, ",")); },
+      },
+      option.target);
 }
 
 std::string option_type_name(const Option& option) {

@@ -43,7 +43,8 @@ double Rng::normal() {
 
 uint64_t Rng::below(uint64_t n) {
   FM_CHECK(n >= 1, "n is {}", n);
-  const uint64_t limit = ~uint64_t{0} - (~uint64_t{0} % n + 1) % n;  // largest value that keeps the classes equal
+  // largest value that keeps the classes equal
+  const uint64_t limit = ~uint64_t{0} - (~uint64_t{0} % n + 1) % n;
   uint64_t x = next();
   while (x > limit) x = next();
   return x % n;

@@ -1,4 +1,5 @@
-// Counter-based random streams: a stream is named by seed, purpose and index, so that any part of a run can be replayed alone.
+// Counter-based random streams: a stream is named by seed, purpose and index, so that any part of a
+// run can be replayed alone.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,10 @@ class Rng {
  public:
   Rng(uint64_t seed, std::string_view purpose, uint64_t index = 0);
 
-  uint64_t next();                      // 64 random bits
-  double uniform();                     // [0, 1), 53 bits
-  double normal();                      // mean 0, variance 1 (Box-Muller, two draws each)
-  uint64_t below(uint64_t n);           // 0 .. n-1 without bias; n >= 1
+  uint64_t next();                           // 64 random bits
+  double uniform();                          // [0, 1), 53 bits
+  double normal();                           // mean 0, variance 1 (Box-Muller, two draws each)
+  uint64_t below(uint64_t n);                // 0 .. n-1 without bias; n >= 1
   int64_t range(int64_t low, int64_t high);  // low .. high, both included
 
   // The stream is a function of (key, counter); both can be stored and set again.

@@ -94,13 +94,16 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, RangeFn fn) {
   busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
   epoch_.fetch_add(1);
   if (asleep_.load() > 0) {
-    { const std::lock_guard lock(mutex_); }  // a worker between its test and its wait gets the signal
+    // a worker between its test and its wait gets the signal
+    { const std::lock_guard lock(mutex_); }
     wake_.notify_all();
   }
   run_chunks(0);
   for (int i = 0; busy_.load(std::memory_order_acquire) > 0; ++i) {
-    if (i < kSpins) pause_cpu();
-    else std::this_thread::yield();
+    if (i < kSpins)
+      pause_cpu();
+    else
+      std::this_thread::yield();
   }
   inside_ = false;
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));

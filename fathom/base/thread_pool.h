@@ -1,4 +1,5 @@
-// A fork-join pool: regions are short and many (tens per layer), so waiting threads spin for a moment and then sleep.
+// A fork-join pool: regions are short and many (tens per layer), so waiting threads spin for a
+// moment and then sleep.
 #pragma once
 
 #include <atomic>
@@ -19,7 +20,9 @@ class RangeFn {
       : object_(&f), call_([](const void* o, int64_t b, int64_t e, int t) {
           (*static_cast<const F*>(o))(b, e, t);
         }) {}
-  void operator()(int64_t begin, int64_t end, int thread) const { call_(object_, begin, end, thread); }
+  void operator()(int64_t begin, int64_t end, int thread) const {
+    call_(object_, begin, end, thread);
+  }
 
  private:
   const void* object_;
@@ -35,9 +38,10 @@ class ThreadPool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls fn(begin, end, thread) over [0, n) cut into chunks of `grain`, claimed in ascending order by whichever thread
-  // is free; `thread` is 0 .. size()-1 (for scratch). Returns when all are done. The first exception is rethrown here.
-  // A call from inside fn runs serially. One caller at a time.
+  // Calls fn(begin, end, thread) over [0, n) cut into chunks of `grain`, claimed in ascending order
+  // by whichever thread is free; `thread` is 0 .. size()-1 (for scratch). Returns when all are
+  // done. The first exception is rethrown here. A call from inside fn runs serially. One caller at
+  // a time.
   void parallel_for(int64_t n, int64_t grain, RangeFn fn);
 
  private:
@@ -48,9 +52,9 @@ class ThreadPool {
     const RangeFn* fn = nullptr;
     int64_t n = 0, grain = 1;
   } job_;
-  alignas(64) std::atomic<int64_t> next_{0};     // first row not claimed
-  alignas(64) std::atomic<uint64_t> epoch_{0};   // odd step: a job is open
-  alignas(64) std::atomic<int> busy_{0};         // workers still inside the job
+  alignas(64) std::atomic<int64_t> next_{0};    // first row not claimed
+  alignas(64) std::atomic<uint64_t> epoch_{0};  // odd step: a job is open
+  alignas(64) std::atomic<int> busy_{0};        // workers still inside the job
   std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false}, inside_{false};
   std::mutex mutex_;  // guards wake_ and error_

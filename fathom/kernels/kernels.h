@@ -1,11 +1,13 @@
-// The raw compute of fathom: one table of function pointers per backend. A parameter struct is the contract of its kernel;
-// shapes are in the comments with the letters of docs/symbols.md. Every forward kernel is row-exact: row t of an output
-// depends on the inputs of row t alone, in an order of summation fixed by the sizes. `cpu_ref` is the specification (plain
-// loops, f32 or f64 tensors, f64 accumulation); every other table is compared with it.
+// The raw compute of fathom: one table of function pointers per backend. A parameter struct is the
+// contract of its kernel; shapes are in the comments with the letters of docs/symbols.md. Every
+// forward kernel is row-exact: row t of an output depends on the inputs of row t alone, in an order
+// of summation fixed by the sizes. `cpu_ref` is the specification (plain loops, f32 or f64 tensors,
+// f64 accumulation); every other table is compared with it.
 //
-// Conventions: `View`s are row-major with a contiguous last dimension; outer strides are honoured where a comment says
-// "strided", else the view is contiguous. Gradients: `add` false writes `=`, true `+=`. Kernels allocate scratch from
-// exec.arena only. Sums over tokens in adjoints run in ascending row order, whatever the number of threads.
+// Conventions: `View`s are row-major with a contiguous last dimension; outer strides are honoured
+// where a comment says "strided", else the view is contiguous. Gradients: `add` false writes `=`,
+// true `+=`. Kernels allocate scratch from exec.arena only. Sums over tokens in adjoints run in
+// ascending row order, whatever the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -22,115 +24,118 @@ struct Exec {
   Arena* arena;
 };
 
-// ---- linear maps -----------------------------------------------------------------------------------------------------
+// ---- linear maps --------------------------------------------------------------------------------
 
 struct PackedB;  // kernels/gemm.h
 
-// A weight W [N,K] in every form a kernel may want; absent forms are null. `raw` may be f32, f64, bf16, f16 or e4m3 (then
-// `scale` [ceil(N/128), ceil(K/128)] f32 multiplies 128 x 128 blocks) or i8 (then `scale` [N, ceil(K/128)]).
+// A weight W [N,K] in every form a kernel may want; absent forms are null. `raw` may be f32, f64,
+// bf16, f16 or e4m3 (then `scale` [ceil(N/128), ceil(K/128)] f32 multiplies 128 x 128 blocks) or i8
+// (then `scale` [N, ceil(K/128)]).
 struct WeightRef {
-  View raw;                           // [N,K]
+  View raw;  // [N,K]
   View scale;
   const PackedB* packed = nullptr;    // for y = x W^T
   const PackedB* packed_t = nullptr;  // for dx = dy W
 };
 
-// Builds the packed form of `raw` (with `scale`) in dst, 64-byte aligned and packed_bytes() long. A backend that works on
-// raw weights answers 0 bytes.
+// Builds the packed form of `raw` (with `scale`) in dst, 64-byte aligned and packed_bytes() long. A
+// backend that works on raw weights answers 0 bytes.
 struct PackWeight {
   View raw, scale;
-  bool transposed = false;             // for dx = dy W
+  bool transposed = false;  // for dx = dy W
   void* dst = nullptr;
-  PackedB* out = nullptr;              // = ; points into dst
+  PackedB* out = nullptr;  // = ; points into dst
 };
 // y = x W^T. Each output is one sum over k ascending. M >= 0.
 struct Linear {
-  View x;                              // [M,K] strided rows; with `rows`, [*,K]
-  const int32_t* rows = nullptr;       // optional [M]: row of x that output row m reads
-  WeightRef w;                         // [N,K]
-  View y;                              // [M,N] strided rows
+  View x;                         // [M,K] strided rows; with `rows`, [*,K]
+  const int32_t* rows = nullptr;  // optional [M]: row of x that output row m reads
+  WeightRef w;                    // [N,K]
+  View y;                         // [M,N] strided rows
   bool add = false;
 };
 // dx (+)= dy W
 struct LinearDx {
-  View dy;                             // [M,N] strided rows
+  View dy;  // [M,N] strided rows
   WeightRef w;
-  View dx;                             // [M,K] strided rows
+  View dx;  // [M,K] strided rows
   bool add = false;
 };
 // dw (+)= dy^T x, m ascending
 struct LinearDw {
-  View dy;                             // [M,N] strided rows
-  View x;                              // [M,K] strided rows; with `rows`, [*,K]
+  View dy;  // [M,N] strided rows
+  View x;   // [M,K] strided rows; with `rows`, [*,K]
   const int32_t* rows = nullptr;
-  View dw;                             // [N,K]
+  View dw;  // [N,K]
   bool add = false;
 };
-// The same three for E weights of equal shape; rows offset[e] .. offset[e+1]-1 of the M side belong to weight e.
+// The same three for E weights of equal shape; rows offset[e] .. offset[e+1]-1 of the M side belong
+// to weight e.
 struct GroupedLinear {
-  View x;                              // [P,K], or [*,K] with `rows` [P]
+  View x;  // [P,K], or [*,K] with `rows` [P]
   const int32_t* rows = nullptr;
   int64_t num_groups = 0;
-  const int32_t* offset = nullptr;     // [E+1] ascending
-  const WeightRef* w = nullptr;        // [E]
-  View y;                              // [P,N]
+  const int32_t* offset = nullptr;  // [E+1] ascending
+  const WeightRef* w = nullptr;     // [E]
+  View y;                           // [P,N]
 };
 struct GroupedLinearDx {
-  View dy;                             // [P,N]
+  View dy;  // [P,N]
   int64_t num_groups = 0;
   const int32_t* offset = nullptr;
   const WeightRef* w = nullptr;
-  View dx;                             // [P,K]
+  View dx;  // [P,K]
   bool add = false;
 };
 struct GroupedLinearDw {
-  View dy;                             // [P,N]
-  View x;                              // [P,K], or [*,K] with `rows` [P]
+  View dy;  // [P,N]
+  View x;   // [P,K], or [*,K] with `rows` [P]
   const int32_t* rows = nullptr;
   int64_t num_groups = 0;
   const int32_t* offset = nullptr;
-  const View* dw = nullptr;            // [E] of [N,K]
-  const bool* add = nullptr;           // [E]; a group without rows and add false is set to zero
+  const View* dw = nullptr;   // [E] of [N,K]
+  const bool* add = nullptr;  // [E]; a group without rows and add false is set to zero
 };
-// Per head h: y[h] = x[h] w[h]^T with w[h] [N,K] (transposed true) or y[h] = x[h] w[h] with w[h] [K,N] (false): the
-// absorbed products of MLA with a head's rows of kv_b_proj. Uses packed or packed_t accordingly.
+// Per head h: y[h] = x[h] w[h]^T with w[h] [N,K] (transposed true) or y[h] = x[h] w[h] with w[h]
+// [K,N] (false): the absorbed products of MLA with a head's rows of kv_b_proj. Uses packed or
+// packed_t accordingly.
 struct HeadLinear {
-  View x;                              // [T,H,K] strided
-  const WeightRef* w = nullptr;        // [H]
+  View x;                        // [T,H,K] strided
+  const WeightRef* w = nullptr;  // [H]
   bool transposed = true;
-  View y;                              // [T,H,N] strided
+  View y;  // [T,H,N] strided
   bool add = false;
 };
 // dw[h] (+)= dy[h]^T x[h] ([H,N,K], transposed true) or x[h]^T dy[h] ([H,K,N], false), t ascending
 struct HeadLinearDw {
-  View dy;                             // [T,H,N] strided
-  View x;                              // [T,H,K] strided
+  View dy;  // [T,H,N] strided
+  View x;   // [T,H,K] strided
   bool transposed = true;
-  View dw;                             // strided heads
+  View dw;  // strided heads
   bool add = false;
 };
 
-// ---- norms, rotation, element-wise -----------------------------------------------------------------------------------
+// ---- norms, rotation, element-wise --------------------------------------------------------------
 
 // y = g x / rms(x); inv_rms is saved for the adjoint when its data is not null
 struct RmsNorm {
-  View x;                              // [T,D] strided rows
-  View g;                              // [D]
-  View y;                              // [T,D] strided rows
-  View inv_rms;                        // [T] or null
+  View x;        // [T,D] strided rows
+  View g;        // [D]
+  View y;        // [T,D] strided rows
+  View inv_rms;  // [T] or null
   double eps;
 };
 // dx (+)= r g dy - x r^3 mean(g dy x);  dg (+)= sum_T dy x r
 struct RmsNormBwd {
-  View x, g, inv_rms, dy, dx, dg;      // dx or dg may be null
+  View x, g, inv_rms, dy, dx, dg;  // dx or dg may be null
   bool add_dx = false, add_dg = false;
 };
 // y = g (x - mean) / sqrt(var + eps) + b
 struct LayerNorm {
-  View x;                              // [T,D] strided rows
-  View g, b;                           // [D]
-  View y;                              // [T,D] strided rows
-  View mean, inv_std;                  // [T] or null
+  View x;              // [T,D] strided rows
+  View g, b;           // [D]
+  View y;              // [T,D] strided rows
+  View mean, inv_std;  // [T] or null
   double eps;
 };
 struct LayerNormBwd {
@@ -140,163 +145,175 @@ struct LayerNormBwd {
 
 enum class RopePairs : uint8_t { kInterleaved, kHalves };  // (2i, 2i+1) or (i, i + R/2)
 
-// Rotates the R elements of each head by pos * inv_freq, times `amplitude`. `inverse` rotates back (the adjoint).
+// Rotates the R elements of each head by pos * inv_freq, times `amplitude`. `inverse` rotates back
+// (the adjoint).
 struct Rope {
-  View x;                              // [T,H,R] strided
-  const int32_t* pos = nullptr;        // [T]
-  const double* inv_freq = nullptr;    // [R/2]; angles are formed in f64 and rounded once
+  View x;                            // [T,H,R] strided
+  const int32_t* pos = nullptr;      // [T]
+  const double* inv_freq = nullptr;  // [R/2]; angles are formed in f64 and rounded once
   double amplitude = 1;
   RopePairs pairs = RopePairs::kInterleaved;
   bool inverse = false;
-  View y;                              // [T,H,R] strided; may alias x
-  bool add = false;                    // y += rotated
+  View y;            // [T,H,R] strided; may alias x
+  bool add = false;  // y += rotated
 };
 
-struct Add {                           // y = a + b
-  View a, b, y;                        // [T,D] strided rows
+struct Add {     // y = a + b
+  View a, b, y;  // [T,D] strided rows
 };
-struct Accumulate {                    // y (+)= scale * x
-  View x, y;                           // [T,D] strided rows
+struct Accumulate {  // y (+)= scale * x
+  View x, y;         // [T,D] strided rows
   double scale = 1;
   bool add = true;
 };
-struct Swiglu {                        // y = silu(gate) * up
-  View gate, up, y;                    // [T,F] strided rows
+struct Swiglu {      // y = silu(gate) * up
+  View gate, up, y;  // [T,F] strided rows
 };
 struct SwigluBwd {
-  View gate, up, dy, dgate, dup;       // [T,F] strided rows
+  View gate, up, dy, dgate, dup;  // [T,F] strided rows
   bool add = false;
 };
 
-struct Embed {                         // y[t] = table[ids[t]]
-  const int32_t* ids = nullptr;        // [T]
-  View table;                          // [W,D] f32, f64, bf16 or f16
-  View y;                              // [T,D]
+struct Embed {                   // y[t] = table[ids[t]]
+  const int32_t* ids = nullptr;  // [T]
+  View table;                    // [W,D] f32, f64, bf16 or f16
+  View y;                        // [T,D]
 };
-struct EmbedBwd {                      // dtable[ids[t]] += dy[t], t ascending; dtable was set before
+// dtable[ids[t]] += dy[t], t ascending; dtable was set before
+struct EmbedBwd {
   const int32_t* ids = nullptr;
   View dy, dtable;
 };
 
-// ---- mixture of experts ----------------------------------------------------------------------------------------------
+// ---- mixture of experts -------------------------------------------------------------------------
 
 enum class ScoringFunc : uint8_t { kSigmoid, kSoftmax };
 enum class TopkMethod : uint8_t { kNoauxTc, kGreedy, kGroupLimitedGreedy };
 
-// Scores, selection and gate weights (model spec 3.6). Ties: lowest index. Groups that are not kept count as -inf.
+// Scores, selection and gate weights (model spec 3.6). Ties: lowest index. Groups that are not kept
+// count as -inf.
 struct Gate {
-  View logits;                         // [T,E]
-  View bias;                           // [E] or null: selection only
+  View logits;  // [T,E]
+  View bias;    // [E] or null: selection only
   ScoringFunc scoring = ScoringFunc::kSigmoid;
   TopkMethod method = TopkMethod::kNoauxTc;
   int64_t n_group = 1, topk_group = 1;
   bool norm_topk_prob = true;
   double routed_scaling_factor = 1;
-  bool forced = false;                 // `experts` is an input (keep routing); only scores and weights are computed
-  View scores;                         // [T,E] sigmoid or softmax of logits
-  View experts;                        // [T,A] i32, descending selection score
-  View weights;                        // [T,A]
+  // `experts` is an input (keep routing); only scores and weights are computed
+  bool forced = false;
+  View scores;   // [T,E] sigmoid or softmax of logits
+  View experts;  // [T,A] i32, descending selection score
+  View weights;  // [T,A]
 };
 struct GateBwd {
   View scores, experts, weights;
-  View dweights;                       // [T,A]
-  View dscores;                        // [T,E] or null: gradient that arrives at the scores from elsewhere (balance loss)
+  View dweights;  // [T,A]
+  // [T,E] or null: gradient that arrives at the scores from elsewhere (balance loss)
+  View dscores;
   ScoringFunc scoring;
   bool norm_topk_prob;
   double routed_scaling_factor;
-  View dlogits;                        // [T,E]
+  View dlogits;  // [T,E]
   bool add = false;
 };
-// Sequence-wise balance loss of V3 (eq. 17-20) without its coefficient: mean over sequences of sum_e f_e P_e. f counts the
-// A largest unbiased scores (no group limit), P is the mean of s_e / sum_j s_j. f carries no gradient.
+// Sequence-wise balance loss of V3 (eq. 17-20) without its coefficient: mean over sequences of
+// sum_e f_e P_e. f counts the A largest unbiased scores (no group limit), P is the mean of s_e /
+// sum_j s_j. f carries no gradient.
 struct Balance {
-  View scores;                         // [T,E]
+  View scores;  // [T,E]
   int64_t num_experts_per_tok;
   int64_t num_seq;
-  const int32_t* first_row;            // [num_seq+1]
-  double weight;                       // of the loss in the total
-  double* loss;                        // = mean over sequences, unweighted
-  View dscores;                        // [T,E] (+)= weight * gradient, or null
+  const int32_t* first_row;  // [num_seq+1]
+  double weight;             // of the loss in the total
+  double* loss;              // = mean over sequences, unweighted
+  View dscores;              // [T,E] (+)= weight * gradient, or null
   bool add = false;
 };
 // y[t] = sum_a weights[t,a] x[slot[t,a]], a ascending
 struct Combine {
-  View x;                              // [P,D]
-  const int32_t* slot;                 // [T*A] row of x
-  View weights;                        // [T,A]
-  View y;                              // [T,D]
+  View x;               // [P,D]
+  const int32_t* slot;  // [T*A] row of x
+  View weights;         // [T,A]
+  View y;               // [T,D]
   bool add = false;
 };
 struct CombineBwd {
   View x, weights, dy;
   const int32_t* slot;
-  View dx;                             // [P,D] =, or null
-  View dweights;                       // [T,A] (+)=, or null
+  View dx;        // [P,D] =, or null
+  View dweights;  // [T,A] (+)=, or null
   bool add_dweights = false;
 };
 // dx[t] (+)= sum_a dxp[slot[t,a]]: the adjoint of reading x by rows
 struct GatherBwd {
-  View dxp;                            // [P,D]
-  const int32_t* slot;                 // [T*A]
+  View dxp;             // [P,D]
+  const int32_t* slot;  // [T*A]
   int64_t num_experts_per_tok;
-  View dx;                             // [T,D]
+  View dx;  // [T,D]
   bool add = false;
 };
 
-// ---- attention -------------------------------------------------------------------------------------------------------
+// ---- attention ----------------------------------------------------------------------------------
 
-inline constexpr int64_t kPageTokens = 64;  // tokens of a cache page, and of a key block in every attention kernel
+// tokens of a cache page, and of a key block in every attention kernel
+inline constexpr int64_t kPageTokens = 64;
 
-// T query rows of num_seq sequences, packed. Row t of sequence b has position first_pos[b] + t - first_row[b] and sees the
-// keys 0 .. its own position.
+// T query rows of num_seq sequences, packed. Row t of sequence b has position first_pos[b] + t -
+// first_row[b] and sees the keys 0 .. its own position.
 struct QueryRows {
   int64_t num_seq = 0;
   const int32_t* first_row = nullptr;  // [num_seq+1]
   const int32_t* first_pos = nullptr;  // [num_seq]
 };
-// Keys of sequence b at position p: page[first_page[b] + p / 64] + (p % 64) * stride, in elements of dtype.
+// Keys of sequence b at position p: page[first_page[b] + p / 64] + (p % 64) * stride, in elements
+// of dtype.
 struct KeyPages {
   const void* const* page = nullptr;
   const int32_t* first_page = nullptr;  // [num_seq]
   int64_t stride = 0;
-  DType dtype = DType::kF32;            // f32, f64 or bf16
+  DType dtype = DType::kF32;  // f32, f64 or bf16
 };
 
-// Absorbed (MQA) form over the shared latent: score = scale (q_lat . c + q_pe . k_pe), z = softmax(score) . c. A key row
-// holds C latent then R rotary numbers. Key blocks are counted from position 0 (dense) or from the first selected key, so
-// that prefill, decode, chunking and training add in one order; dense and fully selected rows give equal bits.
+// Absorbed (MQA) form over the shared latent: score = scale (q_lat . c + q_pe . k_pe), z =
+// softmax(score) . c. A key row holds C latent then R rotary numbers. Key blocks are counted from
+// position 0 (dense) or from the first selected key, so that prefill, decode, chunking and training
+// add in one order; dense and fully selected rows give equal bits.
 struct Attention {
-  View q_lat;                          // [T,H,C] strided
-  View q_pe;                           // [T,H,R] strided
+  View q_lat;  // [T,H,C] strided
+  View q_pe;   // [T,H,R] strided
   QueryRows rows;
-  KeyPages keys;                       // rows of C + R
-  View sel;                            // [T,K] i32 ascending, padded with -1; null: all keys up to the own position
+  KeyPages keys;  // rows of C + R
+  // [T,K] i32 ascending, padded with -1; null: all keys up to the own position
+  View sel;
   double scale = 1;
-  View z;                              // [T,H,C] strided
-  View lse;                            // [T,H] log of the sum of exp(score), or null
+  View z;    // [T,H,C] strided
+  View lse;  // [T,H] log of the sum of exp(score), or null
 };
-struct AttentionBwd {                  // sequences start at position 0 and their keys are rows of `kv`
+// sequences start at position 0 and their keys are rows of `kv`
+struct AttentionBwd {
   View q_lat, q_pe;
   QueryRows rows;
-  View kv;                             // [T,C+R]
+  View kv;  // [T,C+R]
   View sel;
   double scale = 1;
   View z, lse, dz;
-  View dq_lat, dq_pe;                  // strided
+  View dq_lat, dq_pe;  // strided
   bool add_dq_lat = false, add_dq_pe = false;
-  View dkv;                            // [T,C+R]
+  View dkv;  // [T,C+R]
   bool add_dkv = false;
 };
-// Naive (MHA) form with expanded keys and values; sequences start at position 0 and keys are the rows themselves.
+// Naive (MHA) form with expanded keys and values; sequences start at position 0 and keys are the
+// rows themselves.
 struct AttentionMha {
-  View q_nope, q_pe;                   // [T,H,N], [T,H,R] strided
-  View k_nope, v;                      // [T,H,N], [T,H,V] strided
-  View k_pe;                           // [T,R] strided rows
+  View q_nope, q_pe;  // [T,H,N], [T,H,R] strided
+  View k_nope, v;     // [T,H,N], [T,H,V] strided
+  View k_pe;          // [T,R] strided rows
   QueryRows rows;
-  View sel;                            // as in Attention
+  View sel;  // as in Attention
   double scale = 1;
-  View o;                              // [T,H,V]
-  View lse;                            // [T,H] or null
+  View o;    // [T,H,V]
+  View lse;  // [T,H] or null
 };
 struct AttentionMhaBwd {
   View q_nope, q_pe, k_nope, v, k_pe;
@@ -305,55 +322,59 @@ struct AttentionMhaBwd {
   double scale = 1;
   View o, lse, d_o;
   View dq_nope, dq_pe, dk_nope, dv, dk_pe;  // strided like their primals
-  bool add_dq_nope = false, add_dq_pe = false, add_dk_nope = false, add_dv = false, add_dk_pe = false;
+  bool add_dq_nope = false, add_dq_pe = false, add_dk_nope = false, add_dv = false,
+       add_dk_pe = false;
 };
 
-// ---- lightning indexer -----------------------------------------------------------------------------------------------
+// ---- lightning indexer --------------------------------------------------------------------------
 
 // I[t,s] = sum_j w[t,j] max(q[t,j] . k[s], 0), dot products over i ascending, then j ascending.
-// Row t keeps the min(K, t's keys) largest: larger score, then smaller position; -0 equals +0; NaN and -inf come last and
-// are kept only when nothing else is left. Never materialises T x S scores at long context.
+// Row t keeps the min(K, t's keys) largest: larger score, then smaller position; -0 equals +0; NaN
+// and -inf come last and are kept only when nothing else is left. Never materialises T x S scores
+// at long context.
 struct IndexSelect {
-  View q;                              // [T,J,I] strided
-  View w;                              // [T,J], scale factors included
+  View q;  // [T,J,I] strided
+  View w;  // [T,J], scale factors included
   QueryRows rows;
-  KeyPages keys;                       // rows of I
-  View sel;                            // [T,K] i32 ascending, padded with -1
+  KeyPages keys;  // rows of I
+  View sel;       // [T,K] i32 ascending, padded with -1
 };
 // The scores themselves, for tests and dumps: cells after the own position are set to 0.
 struct IndexScores {
   View q, w;
   QueryRows rows;
   KeyPages keys;
-  View scores;                         // [T,S], S >= the largest number of keys
+  View scores;  // [T,S], S >= the largest number of keys
 };
-// KL(p || softmax(I)) per row, p = mean over heads of the attention probabilities (absorbed form, lse from Attention) over
-// all keys (sel null) or the selected ones, detached. Gradients of scale * sum_T kl are written when dq is not null:
-// dI = softmax(I) - p on the support (model spec 6.2).
+// KL(p || softmax(I)) per row, p = mean over heads of the attention probabilities (absorbed form,
+// lse from Attention) over all keys (sel null) or the selected ones, detached. Gradients of scale *
+// sum_T kl are written when dq is not null: dI = softmax(I) - p on the support (model spec 6.2).
 struct IndexKl {
-  View q, w;                           // [T,J,I], [T,J]
-  View k;                              // [T,I]; sequences start at position 0
+  View q, w;  // [T,J,I], [T,J]
+  View k;     // [T,I]; sequences start at position 0
   QueryRows rows;
   View sel;
-  View q_lat, q_pe, kv, lse;           // of Attention, kv [T,C+R]
+  View q_lat, q_pe, kv, lse;  // of Attention, kv [T,C+R]
   double attn_scale = 1;
-  View kl;                             // [T]
-  View mass;                           // [T] or null: share of p that the K best-scored keys of the row hold
+  View kl;  // [T]
+  // [T] or null: share of p that the K best-scored keys of the row hold
+  View mass;
   int64_t mass_topk = 0;
   double scale = 1;
-  View dq, dw, dk;                     // = (not +=); null: no gradient
+  View dq, dw, dk;  // = (not +=); null: no gradient
 };
 
-// ---- FP8 -------------------------------------------------------------------------------------------------------------
+// ---- FP8 ----------------------------------------------------------------------------------------
 
 enum class ScaleFormat : uint8_t { kF32, kUe8m0 };
 
-// Per 128 elements of the last dimension: amax/448 (at least 1e-4/448), optionally rounded up to a power of two; y is the
-// dequantised value (model spec 4.2). codes [.., D] u8-sized e4m3 and scales [.., ceil(D/128)] f32 when not null.
+// Per 128 elements of the last dimension: amax/448 (at least 1e-4/448), optionally rounded up to a
+// power of two; y is the dequantised value (model spec 4.2). codes [.., D] u8-sized e4m3 and scales
+// [.., ceil(D/128)] f32 when not null.
 struct ActQuant {
-  View x;                              // [T,D] strided rows
+  View x;  // [T,D] strided rows
   ScaleFormat format = ScaleFormat::kF32;
-  View y;                              // [T,D] strided rows, may alias x; or null
+  View y;  // [T,D] strided rows, may alias x; or null
   View codes, scales;
 };
 // The same per 128 x 128 block of a weight [N,K]; scales [ceil(N/128), ceil(K/128)].
@@ -363,33 +384,34 @@ struct WeightQuant {
   View codes;   // [N,K] e4m3
   View scales;  // f32
 };
-struct Hadamard {                      // y = H x / sqrt(D), D a power of two, Sylvester order
-  View x, y;                           // [T,D] strided rows, may alias
+struct Hadamard {  // y = H x / sqrt(D), D a power of two, Sylvester order
+  View x, y;       // [T,D] strided rows, may alias
 };
 struct RoundBf16 {
-  View x, y;                           // [T,D] strided rows, may alias
+  View x, y;  // [T,D] strided rows, may alias
 };
 
-// ---- losses and the optimiser ----------------------------------------------------------------------------------------
+// ---- losses and the optimiser -------------------------------------------------------------------
 
 // nll[t] = log sum exp(logits[t]) - logits[t, target[t]]; target < 0: nll = 0, no gradient. W >= 1.
 struct CrossEntropy {
-  View logits;                         // [T,W]
-  const int32_t* target = nullptr;     // [T]
-  View nll;                            // [T]
-  View lse;                            // [T] or null
-  const double* weight = nullptr;      // [T]; with dlogits: dlogits = weight[t] * gradient of nll[t]
-  View dlogits;                        // [T,W], may alias logits; or null
+  View logits;                      // [T,W]
+  const int32_t* target = nullptr;  // [T]
+  View nll;                         // [T]
+  View lse;                         // [T] or null
+  // [T]; with dlogits: dlogits = weight[t] * gradient of nll[t]
+  const double* weight = nullptr;
+  View dlogits;  // [T,W], may alias logits; or null
 };
 struct AdamW {
-  View w, m, v, dw;                    // [n] flat
+  View w, m, v, dw;  // [n] flat
   double lr, beta1, beta2, eps, weight_decay;
-  int64_t step;                        // 1-based, for the bias corrections
-  double grad_scale;                   // clipping factor
+  int64_t step;       // 1-based, for the bias corrections
+  double grad_scale;  // clipping factor
 };
 struct SumSquares {
-  View x;                              // [n] flat
-  double* sum;                         // =, fixed chunks of 4096 added in order, f64
+  View x;       // [n] flat
+  double* sum;  // =, fixed chunks of 4096 added in order, f64
 };
 
 struct Kernels {

@@ -29,7 +29,8 @@ std::byte* map_huge(int64_t size) {
   void* p = ::mmap(nullptr, static_cast<size_t>(total), PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
-    throw Error(Code::kExhausted, fmt::format("cannot take {} bytes of memory from the system", size),
+    throw Error(Code::kExhausted,
+                fmt::format("cannot take {} bytes of memory from the system", size),
                 "use a smaller batch, context or model");
   const auto address = reinterpret_cast<uintptr_t>(p);
   const uintptr_t aligned = (address + kHugePage - 1) / kHugePage * kHugePage;

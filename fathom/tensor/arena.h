@@ -1,5 +1,6 @@
-// Memory for tensors. Freed blocks are kept by size class: giving large blocks back to the kernel costs more in page faults
-// than the arithmetic on them. Large blocks are 2 MB aligned and ask for huge pages.
+// Memory for tensors. Freed blocks are kept by size class: giving large blocks back to the kernel
+// costs more in page faults than the arithmetic on them. Large blocks are 2 MB aligned and ask for
+// huge pages.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +24,8 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Uninitialised, aligned to 64 bytes (2 MB for large blocks); freed when the last owner goes. Throws Error when memory is out.
+  // Uninitialised, aligned to 64 bytes (2 MB for large blocks); freed when the last owner goes.
+  // Throws Error when memory is out.
   std::shared_ptr<std::byte> allocate(int64_t size_bytes);
   ArenaStats stats() const;
 

@@ -1,5 +1,6 @@
-// FM_DIMS(d, q_THN, k_TR): the letters after the last underscore of a variable's own name are its shape. A letter is bound
-// to a size on first sight; a later tensor that disagrees throws. See docs/symbols.md for the letters.
+// FM_DIMS(d, q_THN, k_TR): the letters after the last underscore of a variable's own name are its
+// shape. A letter is bound to a size on first sight; a later tensor that disagrees throws. See
+// docs/symbols.md for the letters.
 #pragma once
 
 #include <array>
@@ -36,10 +37,10 @@ class Dims {
 
 #define FM_NARG_(a, b, c, d, e, f, g, h, N, ...) N
 #define FM_NARG(...) FM_NARG_(__VA_ARGS__, 8, 7, 6, 5, 4, 3, 2, 1)
-#define FM_DIMS(d, ...)                                                                \
-  do {                                                                                 \
+#define FM_DIMS(d, ...)                                                                         \
+  do {                                                                                          \
     static constexpr auto fm_names = ::fathom::split_names<FM_NARG(__VA_ARGS__)>(#__VA_ARGS__); \
-    (d).bind(fm_names.data(), {__VA_ARGS__});                                          \
+    (d).bind(fm_names.data(), {__VA_ARGS__});                                                   \
   } while (0)
 
 }  // namespace fathom

@@ -1,4 +1,5 @@
-// Element types and their exact scalar conversions. Device code may include this file: no other fathom header here.
+// Element types and their exact scalar conversions. Device code may include this file: no other
+// fathom header here.
 #pragma once
 
 #include <bit>
@@ -11,26 +12,39 @@ enum class DType : uint8_t { kF32, kF64, kBF16, kF16, kE4M3, kI8, kU8, kI32, kI6
 constexpr int64_t dtype_bytes(DType t) {
   switch (t) {
     case DType::kF64:
-    case DType::kI64: return 8;
+    case DType::kI64:
+      return 8;
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
     case DType::kBF16:
-    case DType::kF16: return 2;
-    default: return 1;
+    case DType::kF16:
+      return 2;
+    default:
+      return 1;
   }
 }
 
 constexpr const char* dtype_name(DType t) {
   switch (t) {
-    case DType::kF32: return "f32";
-    case DType::kF64: return "f64";
-    case DType::kBF16: return "bf16";
-    case DType::kF16: return "f16";
-    case DType::kE4M3: return "e4m3";
-    case DType::kI8: return "i8";
-    case DType::kU8: return "u8";
-    case DType::kI32: return "i32";
-    case DType::kI64: return "i64";
+    case DType::kF32:
+      return "f32";
+    case DType::kF64:
+      return "f64";
+    case DType::kBF16:
+      return "bf16";
+    case DType::kF16:
+      return "f16";
+    case DType::kE4M3:
+      return "e4m3";
+    case DType::kI8:
+      return "i8";
+    case DType::kU8:
+      return "u8";
+    case DType::kI32:
+      return "i32";
+    case DType::kI64:
+      return "i64";
   }
   return "?";
 }
@@ -133,8 +147,9 @@ inline e4m3 to_e4m3(float x) {  // clamps to +-448, then rounds to nearest even;
   const uint32_t a = u & 0x7FFFFFFFu;
   if (a > 0x7F800000u) return {static_cast<uint8_t>(sign | 0x7Fu)};
   if (a >= 0x43E00000u) return {static_cast<uint8_t>(sign | 0x7Eu)};  // 448
-  if (a < 0x3C800000u) {                                             // below 2^-6: steps of 2^-9
-    const float shifted = std::bit_cast<float>(a) + 0x1p14f;  // one unit in the last place of 2^14 is 2^-9
+  if (a < 0x3C800000u) {                                              // below 2^-6: steps of 2^-9
+    // one unit in the last place of 2^14 is 2^-9
+    const float shifted = std::bit_cast<float>(a) + 0x1p14f;
     return {static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000u))};
   }
   const uint32_t rounded = a + 0x7FFFFu + ((a >> 20) & 1u);

@@ -5,12 +5,12 @@
 namespace fathom {
 namespace {
 
-
 // Calls row(from, to, count) for each innermost row of two views of equal sizes.
 template <class F>
 void for_each_row(const View& a, const View& b, F row) {
   FM_CHECK(a.rank == b.rank, "ranks {} and {}", a.rank, b.rank);
-  for (int i = 0; i < a.rank; ++i) FM_CHECK(a.dim[i] == b.dim[i], "axis {}: {} and {}", i, a.dim[i], b.dim[i]);
+  for (int i = 0; i < a.rank; ++i)
+    FM_CHECK(a.dim[i] == b.dim[i], "axis {}: {} and {}", i, a.dim[i], b.dim[i]);
   if (a.numel() == 0) return;
   const int outer = a.rank - 1;
   int64_t index[kMaxRank] = {};
@@ -30,30 +30,45 @@ void for_each_row(const View& a, const View& b, F row) {
 template <class F>
 void with_type(DType t, F f) {
   switch (t) {
-    case DType::kF32: return f(float{});
-    case DType::kF64: return f(double{});
-    case DType::kBF16: return f(bf16{});
-    case DType::kF16: return f(f16{});
-    case DType::kE4M3: return f(e4m3{});
-    case DType::kI8: return f(int8_t{});
-    case DType::kU8: return f(uint8_t{});
-    case DType::kI32: return f(int32_t{});
-    case DType::kI64: return f(int64_t{});
+    case DType::kF32:
+      return f(float{});
+    case DType::kF64:
+      return f(double{});
+    case DType::kBF16:
+      return f(bf16{});
+    case DType::kF16:
+      return f(f16{});
+    case DType::kE4M3:
+      return f(e4m3{});
+    case DType::kI8:
+      return f(int8_t{});
+    case DType::kU8:
+      return f(uint8_t{});
+    case DType::kI32:
+      return f(int32_t{});
+    case DType::kI64:
+      return f(int64_t{});
   }
 }
 
 template <class T>
 double to_double(T x) {
-  if constexpr (std::is_arithmetic_v<T>) return static_cast<double>(x);
-  else return static_cast<double>(to_float(x));
+  if constexpr (std::is_arithmetic_v<T>)
+    return static_cast<double>(x);
+  else
+    return static_cast<double>(to_float(x));
 }
 
 template <class T>
 T from_double(double x) {
-  if constexpr (std::is_arithmetic_v<T>) return static_cast<T>(x);
-  else if constexpr (std::is_same_v<T, bf16>) return to_bf16(static_cast<float>(x));
-  else if constexpr (std::is_same_v<T, f16>) return to_f16(static_cast<float>(x));
-  else return to_e4m3(static_cast<float>(x));
+  if constexpr (std::is_arithmetic_v<T>)
+    return static_cast<T>(x);
+  else if constexpr (std::is_same_v<T, bf16>)
+    return to_bf16(static_cast<float>(x));
+  else if constexpr (std::is_same_v<T, f16>)
+    return to_f16(static_cast<float>(x));
+  else
+    return to_e4m3(static_cast<float>(x));
 }
 
 }  // namespace
@@ -78,7 +93,8 @@ void fill_zero(const View& v) {
 }
 
 void copy(const View& from, const View& to) {
-  FM_CHECK(from.dtype == to.dtype, "copy from {} to {}", dtype_name(from.dtype), dtype_name(to.dtype));
+  FM_CHECK(from.dtype == to.dtype, "copy from {} to {}", dtype_name(from.dtype),
+           dtype_name(to.dtype));
   for_each_row(from, to, [&](void* a, void* b, int64_t n) {
     std::memcpy(b, a, static_cast<size_t>(n * dtype_bytes(from.dtype)));
   });

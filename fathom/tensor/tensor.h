@@ -27,8 +27,8 @@ struct Tensor {
 Tensor empty(Arena& arena, DType dtype, std::initializer_list<int64_t> dims);  // uninitialised
 Tensor zeros(Arena& arena, DType dtype, std::initializer_list<int64_t> dims);
 
-void fill_zero(const View& v);                      // any strides
-void copy(const View& from, const View& to);        // same sizes and dtype, any strides
+void fill_zero(const View& v);                // any strides
+void copy(const View& from, const View& to);  // same sizes and dtype, any strides
 // Same sizes; converts between f32, f64, bf16, f16, e4m3 (no scales) and the integer types.
 void convert(const View& from, const View& to);
 // Element i of the flattened contiguous view as double.

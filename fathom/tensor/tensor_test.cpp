@@ -10,16 +10,18 @@ namespace fathom {
 
 TEST_CASE("e4m3 conversions are those of the specification") {
   const std::pair<float, int> cases[] = {
-      {0.f, 0x00},      {1.f, 0x38},           {1.0625f, 0x38},   {1.1875f, 0x3A},
-      {17.f, 0x58},     {18.f, 0x59},          {19.f, 0x5A},      {240.f, 0x77},
-      {256.f, 0x78},    {432.f, 0x7E},         {440.f, 0x7E},     {447.f, 0x7E},
-      {448.f, 0x7E},    {464.f, 0x7E},         {0.001f, 0x01},    {0.0009765625f, 0x00},
+      {0.f, 0x00},           {1.f, 0x38},   {1.0625f, 0x38}, {1.1875f, 0x3A},
+      {17.f, 0x58},          {18.f, 0x59},  {19.f, 0x5A},    {240.f, 0x77},
+      {256.f, 0x78},         {432.f, 0x7E}, {440.f, 0x7E},   {447.f, 0x7E},
+      {448.f, 0x7E},         {464.f, 0x7E}, {0.001f, 0x01},  {0.0009765625f, 0x00},
       {0.0029296875f, 0x02}, {-3.3f, 0xC5}};
   for (const auto& [x, bits] : cases) CHECK_MESSAGE(to_e4m3(x).bits == bits, x);
   for (int code = 0; code < 256; ++code) {
     const float x = to_float(e4m3{static_cast<uint8_t>(code)});
-    if ((code & 0x7F) == 0x7F) CHECK(std::isnan(x));
-    else CHECK(to_e4m3(x).bits == code);
+    if ((code & 0x7F) == 0x7F)
+      CHECK(std::isnan(x));
+    else
+      CHECK(to_e4m3(x).bits == code);
   }
 }
 

@@ -34,7 +34,8 @@ View reshape(const View& v, std::initializer_list<int64_t> dims) {
 }
 
 View split_dim(const View& v, int64_t a, int64_t b) {
-  FM_CHECK(v.rank < kMaxRank && v.last() == a * b, "last dimension {} is not {} x {}", v.last(), a, b);
+  FM_CHECK(v.rank < kMaxRank && v.last() == a * b, "last dimension {} is not {} x {}", v.last(), a,
+           b);
   View out = v;
   out.dim[v.rank - 1] = a;
   out.stride[v.rank - 1] = b;

@@ -1,4 +1,5 @@
-// A tensor without ownership: pointer, element type, sizes, strides. Plain data, so it travels into kernels.
+// A tensor without ownership: pointer, element type, sizes, strides. Plain data, so it travels into
+// kernels.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@ namespace fathom {
 
 inline constexpr int kMaxRank = 4;
 
-// Row-major order, PyTorch's dimension order. The last dimension is contiguous; outer strides are in elements.
+// Row-major order, PyTorch's dimension order. The last dimension is contiguous; outer strides are
+// in elements.
 struct View {
   void* data = nullptr;
   DType dtype = DType::kF32;
@@ -27,7 +29,8 @@ struct View {
   }
   int64_t size_bytes() const { return numel() * dtype_bytes(dtype); }
   int64_t last() const { return rank ? dim[rank - 1] : 1; }
-  int64_t rows() const { return last() ? numel() / last() : 0; }  // product of all but the last dimension
+  // product of all but the last dimension
+  int64_t rows() const { return last() ? numel() / last() : 0; }
   bool contiguous() const {
     int64_t expect = 1;
     for (int i = rank - 1; i >= 0; --i) {

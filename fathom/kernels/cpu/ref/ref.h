@@ -1,4 +1,5 @@
-// The reference kernels: plain loops over f32 or f64 tensors with f64 accumulation. See kernels.h for the contracts.
+// The reference kernels: plain loops over f32 or f64 tensors with f64 accumulation. See kernels.h
+// for the contracts.
 #pragma once
 
 #include "fathom/kernels/kernels.h"

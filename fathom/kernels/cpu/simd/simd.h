@@ -1,5 +1,5 @@
-// The vector kernels (Highway, chosen at run time) for f32 tensors. Each one hands tensors it does not take to its twin in
-// cpu/ref. See kernels.h for the contracts.
+// The vector kernels (Highway, chosen at run time) for f32 tensors. Each one hands tensors it does
+// not take to its twin in cpu/ref. See kernels.h for the contracts.
 #pragma once
 
 #include "fathom/kernels/kernels.h"
