@@ -1,4 +1,4 @@
-// fathom bench kernel: each matrix product against this machine's own FMA peak or read bandwidth.
+// fathom bench kernel: each kernel against this machine's own FMA peak or read bandwidth.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ struct BenchKernelOptions {
   }
 };
 
-// Prints a table; returns kExitFailed when a kernel's bits are not those of the scalar rule.
+// Prints a table; returns kExitFailed when a matrix product's bits are not those of the scalar rule
+// or another kernel is further from the reference than its tolerance.
 int run_bench_kernel(const BenchKernelOptions& options);
 
 }  // namespace fathom

@@ -38,9 +38,10 @@ int bench_infer_command(Args args) {
 
 int bench_kernel_command(Args args) {
   BenchKernelOptions options;
-  CommandLine line("bench kernel", "matrix products against FMA peak and read bandwidth");
+  CommandLine line("bench kernel", "every kernel against FMA peak or read bandwidth");
   options.fields(line.options());
   line.example("fathom bench kernel --filter \"M=1 \" --threads 2");
+  line.example("fathom bench kernel --filter attention");
   if (!line.parse(args)) return kExitOk;
   return run_bench_kernel(options);
 }
@@ -57,7 +58,7 @@ constexpr Command kBenches[] = {
     {"attention", "cost of a token against its position, dense and sparse",
      bench_attention_command},
     {"infer", "tokens per second of a whole model, prefill and decode", bench_infer_command},
-    {"kernel", "matrix products against FMA peak and read bandwidth", bench_kernel_command},
+    {"kernel", "every kernel against FMA peak or read bandwidth", bench_kernel_command},
     {"step", "a training step of a 12 M-parameter model", bench_step_command},
 };
 

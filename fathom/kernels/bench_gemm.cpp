@@ -2,7 +2,6 @@
 #include "fathom/kernels/bench_gemm.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -13,12 +12,6 @@
 
 namespace fathom {
 namespace {
-
-constexpr double kBurst = 2e-3;  // seconds of one measurement, of a kernel or of the peak
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -218,11 +211,6 @@ const char* type_name(PackedType t) {
                                   : "i8";
 }
 
-double quantile(std::vector<double> v, double q) {
-  std::ranges::sort(v);
-  return v[static_cast<size_t>(q * static_cast<double>(v.size() - 1) + 0.5)];
-}
-
 }  // namespace
 
 std::string BenchCase::name() const {
@@ -267,38 +255,18 @@ std::vector<BenchCase> gemm_bench_cases() {
   return all;
 }
 
-BenchResult run_gemm_bench(const BenchCase& c, ThreadPool& pool, double seconds) {
+GemmBenchResult run_gemm_bench(const BenchCase& c, ThreadPool& pool, double seconds) {
   Job job(c, pool);
-  const double work = job.work();
-  double start = now();
-  job.call(pool);  // warms caches, scratch and threads
-  const int calls = std::max(1, static_cast<int>(kBurst / std::max(1e-7, now() - start)));
   const auto peak = [&] {
     return c.memory_bound ? measure_read_bandwidth(pool, job.weights().as<char>(),
                                                    job.weights().size_bytes() / 64 * 64)
-                          : measure_fma_peak(pool, kBurst);
+                          : measure_fma_peak(pool, kBenchBurst_s);
   };
-  std::vector<double> times, percents;
-  double best_peak = peak(), last_peak = best_peak, best_rate = 0;
-  for (const double end = now() + seconds; times.size() < 5 || now() < end;) {
-    start = now();
-    for (int i = 0; i < calls; ++i) job.call(pool);
-    const double time = (now() - start) / calls, next = peak();
-    times.push_back(time);
-    percents.push_back(100 * work / time / (0.5 * (last_peak + next)));
-    best_rate = std::max(best_rate, work / time);
-    last_peak = next;
-    best_peak = std::max(best_peak, next);
-  }
-  const double median = quantile(times, 0.5);
-  return {.threads = pool.size(),
-          .repetitions = static_cast<int>(times.size()),
-          .median_s = median,
-          .spread = (quantile(times, 0.9) - quantile(times, 0.1)) / median,
-          .rate = work / median,
-          .percent_of_peak = quantile(percents, 0.5),
-          .best_percent = 100 * best_rate / best_peak,
-          .exact = job.exact()};
+  GemmBenchResult r;
+  r.time = measure_against_peak([&] { job.call(pool); }, peak, job.work(), seconds);
+  r.time.threads = pool.size();
+  r.exact = job.exact();
+  return r;
 }
 
 }  // namespace fathom

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "fathom/kernels/bench_loop.h"
 #include "fathom/kernels/gemm.h"
 
 namespace fathom {
@@ -27,18 +28,12 @@ struct BenchCase {
 // cache.
 std::vector<BenchCase> gemm_bench_cases();
 
-struct BenchResult {
-  int threads = 0;
-  int repetitions = 0;
-  double median_s = 0;         // one call
-  double spread = 0;           // (90th - 10th percentile) / median
-  double rate = 0;             // at the median: flop/s, or weight bytes/s when memory_bound
-  double percent_of_peak = 0;  // median over repetitions of rate / peak measured around it
-  double best_percent = 0;     // fastest repetition against the highest peak seen
-  bool exact = false;          // sampled outputs equal the scalar rule bit for bit
+struct GemmBenchResult {
+  BenchResult time;    // rate counts flop, or bytes of weights when memory_bound
+  bool exact = false;  // sampled outputs equal the scalar rule bit for bit
 };
 
 // Alternates the kernel with a measurement of the peak for about `seconds`.
-BenchResult run_gemm_bench(const BenchCase& c, ThreadPool& pool, double seconds);
+GemmBenchResult run_gemm_bench(const BenchCase& c, ThreadPool& pool, double seconds);
 
 }  // namespace fathom
