@@ -173,6 +173,42 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::release_pages() const {
+  if (data_) ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
+}
+
+FileReader::FileReader(const std::string& path) : path_(path), fd_(open_or_fail(path)) {}
+
+FileReader::~FileReader() { ::close(fd_); }
+
+void FileReader::read(uint64_t offset, std::span<std::byte> to) const {
+  while (!to.empty()) {
+    const ssize_t n = ::pread(fd_, to.data(), to.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_errno("read", path_, errno);
+    if (n == 0)
+      throw Error(Code::kDataLoss,
+                  fmt::format("{}: expected {} more bytes at {}, the file ends", path_, to.size(),
+                              offset),
+                  "the file was cut while it was in use");
+    offset += static_cast<uint64_t>(n);
+    to = to.subspan(static_cast<size_t>(n));
+  }
+}
+
+void FileReader::request(uint64_t offset, uint64_t size_bytes) const {
+  // The kernel cuts each request to its read-ahead window.
+  constexpr uint64_t kWindow = 512 << 10;
+  for (uint64_t at = 0; at < size_bytes; at += kWindow)
+    ::posix_fadvise(fd_, static_cast<off_t>(offset + at),
+                    static_cast<off_t>(std::min(kWindow, size_bytes - at)), POSIX_FADV_WILLNEED);
+}
+
+void FileReader::drop_cached(uint64_t offset, uint64_t size_bytes) const {
+  ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes),
+                  POSIX_FADV_DONTNEED);
+}
+
 bool file_exists(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,11 +45,36 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // Gives up the memory of all pages; what is touched again is mapped again.
+  void release_pages() const;
 
  private:
   std::string path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+};
+
+// Reads at any position, from any thread.
+class FileReader {
+ public:
+  explicit FileReader(const std::string& path);  // throws Error
+  ~FileReader();
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+  void read(uint64_t offset, std::span<std::byte> to) const;  // all of it; throws Error
+  void request(uint64_t offset, uint64_t size_bytes) const;   // reading ahead begins; does not wait
+  void drop_cached(uint64_t offset, uint64_t size_bytes) const;  // from the system's page cache
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
+struct FileRange {
+  std::shared_ptr<const FileReader> file;
+  uint64_t offset = 0, size_bytes = 0;
+  explicit operator bool() const { return file != nullptr; }
 };
 
 bool file_exists(const std::string& path);

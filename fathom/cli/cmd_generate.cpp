@@ -1,8 +1,10 @@
 // fathom generate DIR --prompt TEXT: loads a checkpoint folder and prints what the model writes.
+// With --ids it works on token ids, without a tokenizer, and prints log-probs to the bit.
 #include <fmt/core.h>
 #include <fmt/format.h>
 
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -10,8 +12,8 @@
 
 #include "fathom/cli/args.h"
 #include "fathom/cli/runtime.h"
+#include "fathom/cli/serve_model.h"
 #include "fathom/infer/session.h"
-#include "fathom/model/checkpoint_source.h"
 #include "fathom/text/chat_tokens.h"
 
 namespace fathom {
@@ -28,7 +30,9 @@ struct GenerateOptions {
   SampleParams sample{.max_tokens = 256};
   int64_t seed = 0;
   int64_t context = 0, drafts = 0, threads = 0;
-  bool dense = false;
+  bool dense = false, stats = false;
+  std::vector<std::string> ids;
+  MemoryOptions memory;
 
   void fields(OptionSet& o) {
     o.add("prompt", &prompt, "what to answer, or to continue with --thinking raw");
@@ -40,12 +44,15 @@ struct GenerateOptions {
     o.add("min_p", &sample.min_p, "keep tokens with this share of the largest probability");
     o.add("seed", &seed, "of the random numbers");
     o.add("stop", &sample.stop, "texts that end the answer, comma separated");
+    o.add("ids", &ids, "token ids to continue instead of a prompt: prints ids and log-probs");
   }
   void engine_fields(OptionSet& o) {
     o.add("context", &context, "tokens to make room for; 0: prompt and answer");
     o.add("drafts", &drafts, "tokens to guess with the multi-token prediction layer");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("threads", &threads, "threads; 0: all cores");
+    memory.fields(o);
+    o.add("stats", &stats, "print what memory held and what was read");
   }
 };
 
@@ -111,6 +118,83 @@ void print_rates(size_t num_prompt, const Generation& g, const Printer& timing,
   fmt::print(stderr, "{}\n", line);
 }
 
+std::vector<int32_t> parse_ids(const std::vector<std::string>& words) {
+  std::vector<int32_t> ids;
+  for (const std::string& word : words) {
+    const char* end = word.data() + word.size();
+    int32_t id = 0;
+    const auto [rest, error] = std::from_chars(word.data(), end, id);
+    if (error != std::errc() || rest != end)
+      throw UsageError(fmt::format("--ids: expected numbers, found \"{}\"", word));
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+int64_t pages_for(const GenerateOptions& o, size_t num_prompt) {
+  const int64_t room =
+      std::max(o.context, static_cast<int64_t>(num_prompt) + o.sample.max_tokens + o.drafts + 1);
+  return (room + kPageTokens - 1) / kPageTokens;
+}
+
+Model load(const GenerateOptions& o, const Ctx& ctx, size_t num_prompt) {
+  return load_to_serve(
+      ctx, o.folder, o.memory,
+      {.num_pages = pages_for(o, num_prompt),
+       .num_rows = std::min<int64_t>(512, static_cast<int64_t>(num_prompt) + o.drafts),
+       .num_sampled = 1 + o.drafts});
+}
+
+EngineOptions engine_options(const GenerateOptions& o, size_t num_prompt) {
+  return {.num_pages = pages_for(o, num_prompt),
+          .num_drafts = o.drafts,
+          .selection = o.dense ? KeySelection::kDense : KeySelection::kSparse};
+}
+
+ExpertStats expert_stats(const Model& model) {
+  return model.weights.expert_cache ? model.weights.expert_cache->stats() : ExpertStats();
+}
+
+// Tokens as numbers. The first step is the prompt; the rates are those of the others.
+int generate_ids(const GenerateOptions& o) {
+  const Clock::time_point start = Clock::now();
+  const std::vector<int32_t> prompt = parse_ids(o.ids);
+  Runtime runtime(Precision::kF32, o.threads);
+  Ctx ctx = runtime.ctx();
+  const Model model = load(o, ctx, prompt.size());
+  const double load_s = seconds_since(start);
+  Engine engine(ctx, model, engine_options(o, prompt.size()));
+  engine.add({.prompt = prompt, .params = o.sample});
+  ExpertStats first;
+  double first_s = 0;
+  size_t num_tokens = 0;
+  while (!engine.idle()) {
+    for (const Event& e : engine.step()) {
+      if (e.finished == FinishReason::kError) throw Error(Code::kInternal, e.error);
+      if (e.token < 0) continue;
+      fmt::print("{} {:08x} {:.6f}\n", e.token, std::bit_cast<uint32_t>(e.logp), e.logp);
+      std::fflush(stdout);
+      if (num_tokens++ > 0) continue;
+      first = expert_stats(model);
+      first_s = seconds_since(start);
+    }
+  }
+  if (!o.stats) return kExitOk;
+  const double decode_s = seconds_since(start) - first_s;
+  fmt::print(stderr, "loaded in {:.2f} s, first token of {} after {:.2f} s\n", load_s,
+             prompt.size(), first_s);
+  if (model.weights.expert_cache) {
+    const ExpertStats all = expert_stats(model);
+    fmt::print(stderr, "{}\nprompt: {}\nafter it: {}\n", plan_text(model),
+               stream_text(first, prompt.size(), first_s - load_s),
+               stream_text(all - first, num_tokens - 1, decode_s));
+  } else {
+    fmt::print(stderr, "after it: {:.3f} tok/s\n", static_cast<double>(num_tokens - 1) / decode_s);
+  }
+  fmt::print(stderr, "{}\n", process_text());
+  return kExitOk;
+}
+
 }  // namespace
 
 int cmd_generate(Args args) {
@@ -129,17 +213,15 @@ int cmd_generate(Args args) {
     throw UsageError(e.message(), e.hint());
   }
 
+  if (!o.ids.empty()) return generate_ids(o);
+
   Runtime runtime(Precision::kF32, o.threads);
   Ctx ctx = runtime.ctx();
   const Tokenizer tokenizer = Tokenizer::load(o.folder);
   const std::vector<int32_t> prompt = encode_prompt(o, tokenizer, mode);
-  const Model model = load_model(ctx, o.folder, WeightUse::kServe);
+  const Model model = load(o, ctx, prompt.size());
   o.sample.stop_ids = end_tokens(model.config, tokenizer);
-  const int64_t room = std::max(o.context, std::ssize(prompt) + o.sample.max_tokens + o.drafts + 1);
-  Engine engine(ctx, model,
-                {.num_pages = (room + kPageTokens - 1) / kPageTokens,
-                 .num_drafts = o.drafts,
-                 .selection = o.dense ? KeySelection::kDense : KeySelection::kSparse});
+  Engine engine(ctx, model, engine_options(o, prompt.size()));
   Session session(engine, tokenizer);
   session.append(prompt);
   interrupted_session = &session;
@@ -150,6 +232,12 @@ int cmd_generate(Args args) {
   fmt::print("\n");
   std::fflush(stdout);
   print_rates(prompt.size(), g, printer, engine.stats());
+  if (o.stats) {
+    if (model.weights.expert_cache)
+      fmt::print(stderr, "{}\n{}\n", plan_text(model),
+                 stream_text(expert_stats(model), g.tokens.size(), printer.all_s()));
+    fmt::print(stderr, "{}\n", process_text());
+  }
   interrupted_session = nullptr;
   return kExitOk;
 }

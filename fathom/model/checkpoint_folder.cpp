@@ -42,22 +42,6 @@ float e8m0_value(uint8_t byte) {
 
 }  // namespace
 
-void dequantize(const StoredWeight& weight, const View& out) {
-  convert(weight.tensor, out);
-  if (!weight.scale) return;
-  const View& s = weight.scale.view;
-  FM_CHECK(out.rank == 2 && out.contiguous(), "rank {}", out.rank);
-  const int64_t rows = out.dim[0], cols = out.dim[1];
-  FM_CHECK(
-      s.dim[0] == blocks(rows, weight.block_rows) && s.dim[1] == blocks(cols, weight.block_cols),
-      "scale is [{}, {}] for [{}, {}]", s.dim[0], s.dim[1], rows, cols);
-  float* y = out.as<float>();
-  const float* scale = s.as<float>();
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < cols; ++j)
-      y[i * cols + j] *= scale[i / weight.block_rows * s.dim[1] + j / weight.block_cols];
-}
-
 struct CheckpointFolder::State {
   struct Place {
     size_t shard = 0;
@@ -265,6 +249,7 @@ StoredWeight CheckpointFolder::weight(const TensorSpec& spec) const {
   const State::Place* place = state_->checked(spec);
   if (!place) return out;
   out.tensor = state_->tensor(*place);
+  out.file = state_->shards[place->shard].range(*place->entry);
   if (out.tensor.view.dtype == DType::kE4M3) {
     state_->load_scale(spec, out);
   } else if (state_->find(scale_name(spec.name))) {
@@ -274,6 +259,15 @@ StoredWeight CheckpointFolder::weight(const TensorSpec& spec) const {
                 "remove the scale if the weight is dequantised already");
   }
   return out;
+}
+
+void CheckpointFolder::release_pages(bool drop_cached) const {
+  for (const SafetensorsFile& shard : state_->shards) {
+    shard.release_pages();
+    if (!drop_cached || shard.entries().empty()) continue;
+    const FileRange last = shard.range(shard.entries().back());
+    last.file->drop_cached(0, last.offset + last.size_bytes);
+  }
 }
 
 CheckpointReport CheckpointFolder::check() const {

@@ -12,22 +12,11 @@
 
 #include "fathom/model/checkpoint_writer.h"
 #include "fathom/model/config.h"
+#include "fathom/model/stored_weight.h"
 #include "fathom/model/tensor_names.h"
 #include "fathom/tensor/safetensors.h"
 
 namespace fathom {
-
-// One parameter as it is stored. value[i, j] = tensor[i, j] * scale[i / block_rows, j /
-// block_cols]; without scale, tensor.
-struct StoredWeight {
-  Tensor tensor;  // f32, f64, bf16, f16, or e4m3 with a scale; empty for an optional tensor that is
-                  // absent
-  Tensor scale;   // f32 [ceil(out / block_rows), ceil(in / block_cols)], only beside e4m3
-  int64_t block_rows = 0, block_cols = 0;
-};
-
-// out (f32, sizes of the weight) = the weight, dequantised. Plain loops.
-void dequantize(const StoredWeight& weight, const View& out);
 
 // What a check of the whole folder found besides errors, for the caller to report.
 struct CheckpointReport {
@@ -62,6 +51,10 @@ class CheckpointFolder {
   // F8_E4M3 without a usable scale. Scales may be F32, BF16, F16 or E8M0 bytes, per block or per
   // row ([out, 1]).
   StoredWeight weight(const TensorSpec& spec) const;
+
+  // Pages that tensors were read from leave memory until they are touched again; with `drop_cached`
+  // they leave the system's page cache too.
+  void release_pages(bool drop_cached) const;
 
   // weight() for every tensor of the config.
   CheckpointReport check() const;

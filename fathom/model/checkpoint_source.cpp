@@ -9,21 +9,17 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kScaleBlock = 128;  // what kernels take
-
 class FolderSource final : public WeightSource {
  public:
-  FolderSource(Arena& arena, const CheckpointFolder& folder) : arena_(arena), folder_(folder) {
+  FolderSource(Arena& arena, const CheckpointFolder& folder, bool drop_page_cache)
+      : arena_(arena), folder_(folder), drop_page_cache_(drop_page_cache) {
     for (TensorSpec& spec : tensor_specs(folder.config())) specs_.emplace(spec.name, spec);
   }
 
   Tensor find(const std::string& name, const std::vector<int64_t>& shape, Tensor* scale) override {
-    const auto spec = specs_.find(name);
-    FM_CHECK(spec != specs_.end(), "{} is no tensor of this model", name);
-    FM_CHECK(spec->second.shape == shape, "{}: another shape than the specification's", name);
-    const StoredWeight w = folder_.weight(spec->second);
+    const StoredWeight w = stored(name, shape);
     if (!w.scale) return w.tensor;
-    if (w.block_rows == kScaleBlock && w.block_cols == kScaleBlock) {
+    if (packs_as_stored(w)) {
       *scale = w.scale;
       return w.tensor;
     }
@@ -32,19 +28,30 @@ class FolderSource final : public WeightSource {
     return out;
   }
 
+  StoredWeight stored(const std::string& name, const std::vector<int64_t>& shape) override {
+    const auto spec = specs_.find(name);
+    FM_CHECK(spec != specs_.end(), "{} is no tensor of this model", name);
+    FM_CHECK(spec->second.shape == shape, "{}: another shape than the specification's", name);
+    return folder_.weight(spec->second);
+  }
+
+  void release_pages() override { folder_.release_pages(drop_page_cache_); }
+
  private:
   Arena& arena_;
   const CheckpointFolder& folder_;
+  bool drop_page_cache_;
   std::map<std::string, TensorSpec> specs_;
 };
 
 }  // namespace
 
-Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use) {
+Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use,
+                 const LoadOptions& options) {
   const CheckpointFolder files(folder);
   Model model{files.config(), {}};
-  FolderSource source(ctx.arena, files);
-  model.weights = load_weights(ctx, model.config, source, use);
+  FolderSource source(ctx.arena, files, options.drop_page_cache);
+  model.weights = load_weights(ctx, model.config, source, use, options);
   return model;
 }
 

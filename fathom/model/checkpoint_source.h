@@ -9,7 +9,8 @@ namespace fathom {
 
 // Opens a folder in the Hugging Face layout and builds the model. Throws Error for every defect of
 // the files.
-Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use);
+Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use,
+                 const LoadOptions& options = {});
 // A new model with random weights, for training.
 Model random_model(const Ctx& ctx, const ModelConfig& config, uint64_t seed);
 // Writes masters and buffers under their published names, in the element type they have.

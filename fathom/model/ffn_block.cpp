@@ -19,13 +19,13 @@ Value experts_fp8(Ctx& ctx, const LayerContext& lc, const Value& x_TD, const Rou
   const int64_t T = x_TD->dim[0], D = x_TD->dim[1];
   const auto P = static_cast<int64_t>(r.token.size());
   Value y_PD = ctx.make({P, D}, {});
-  for (size_t e = 0; e + 1 < r.offset.size(); ++e) {
-    const int64_t begin = r.offset[e], rows = r.offset[e + 1] - begin;
-    if (rows == 0) continue;
+  for_each_expert(w, r, [&](const ExpertRef& e) {
+    const auto index = static_cast<size_t>(e.expert);
+    const int64_t begin = r.offset[index], rows = r.offset[index + 1] - begin;
     const Value x_PD = select_rows(ctx, x_TD, r.token.data() + begin, rows);
-    const Value y = mlp(ctx, lc, {w.gate_proj[e], w.up_proj[e], w.down_proj[e]}, x_PD, step);
+    const Value y = mlp(ctx, lc, {e.gate_proj, e.up_proj, e.down_proj}, x_PD, step);
     copy(y, slice(y_PD.view(), 0, begin, rows));
-  }
+  });
   Value y_TD = ctx.make({T, D}, {});
   ctx.kernels.combine(ctx.exec(),
                       {.x = y_PD, .slot = r.slot.data(), .weights = r.weights_TA, .y = y_TD});

@@ -6,6 +6,8 @@
 
 #include "fathom/base/rng.h"
 #include "fathom/base/thread_pool.h"
+#include "fathom/model/memory_plan.h"
+#include "fathom/model/tensor_names.h"
 
 namespace fathom {
 namespace {
@@ -13,8 +15,11 @@ namespace {
 class Builder {
  public:
   Builder(const Ctx& ctx, const ModelConfig& config, WeightSource& source, WeightUse use,
-          ModelWeights& out)
-      : ctx_(ctx), c_(config), source_(source), use_(use), out_(out) {}
+          const LoadOptions& options, ModelWeights& out)
+      : ctx_(ctx), c_(config), source_(source), use_(use), options_(options), out_(out) {
+    if (use == WeightUse::kServe && options.memory_bytes > 0) plan();
+    for (const TensorSpec& spec : tensor_specs(config)) num_params_ += spec.numel();
+  }
 
   Value vector(const std::string& name, int64_t n) {
     const Tensor t = dense(name, {n}, {n});
@@ -34,15 +39,20 @@ class Builder {
   }
 
   Weight linear(const std::string& name, int64_t n, int64_t k) {
-    Weight w = linear_unpacked(name, n, k);
-    out_.packing.push_back({w});
-    return w;
+    bool converted = false;
+    Weight w = linear_unpacked(name, n, k, &converted);
+    add_packing({w}, converted);
+    return out_.packing.back().weight;
+  }
+
+  Weight tied_head() {
+    add_packing({Weight::tied("lm_head.weight", out_.embed_tokens)}, false);
+    return out_.packing.back().weight;
   }
 
   AttentionWeights attention(const std::string& p, int64_t layer) {
     AttentionWeights a;
-    const int64_t D = c_.hidden_size, H = c_.num_attention_heads, N = c_.qk_nope_head_dim,
-                  V = c_.v_head_dim;
+    const int64_t D = c_.hidden_size, H = c_.num_attention_heads, V = c_.v_head_dim;
     const int64_t C = c_.kv_lora_rank, Q = c_.q_lora_rank;
     if (Q > 0) {
       a.q_a_proj = linear(p + "q_a_proj.weight", Q, D);
@@ -53,14 +63,7 @@ class Builder {
     }
     a.kv_a_proj_with_mqa = linear(p + "kv_a_proj_with_mqa.weight", C + c_.qk_rope_head_dim, D);
     a.kv_a_layernorm = vector(p + "kv_a_layernorm.weight", C);
-    a.kv_b_proj = linear(p + "kv_b_proj.weight", H * (N + V), C);
-    const Weight heads = a.kv_b_proj.value() ? a.kv_b_proj : dequantised(a.kv_b_proj);
-    for (int64_t h = 0; h < H; ++h) {
-      a.w_uk.push_back(heads.rows(h * (N + V), N));
-      a.w_uv.push_back(heads.rows(h * (N + V) + N, V));
-      out_.packing.push_back({a.w_uk.back(), true});
-      out_.packing.push_back({a.w_uv.back()});
-    }
+    kv_heads(a, p + "kv_b_proj.weight");
     a.o_proj = linear(p + "o_proj.weight", D, H * V);
     if (c_.has_dsa() && c_.has_indexer(layer)) {
       const int64_t J = c_.index_n_heads, I = c_.index_head_dim;
@@ -74,6 +77,21 @@ class Builder {
     return a;
   }
 
+  // kv_b_proj, and its rows by head for the absorbed products.
+  void kv_heads(AttentionWeights& a, const std::string& name) {
+    const int64_t H = c_.num_attention_heads, N = c_.qk_nope_head_dim, V = c_.v_head_dim;
+    bool converted = false;
+    a.kv_b_proj = linear_unpacked(name, H * (N + V), c_.kv_lora_rank, &converted);
+    const Weight heads = dequantised(a.kv_b_proj, &converted);
+    for (int64_t h = 0; h < H; ++h) {
+      add_packing({heads.rows(h * (N + V), N), false, true}, converted);
+      a.w_uk.push_back(out_.packing.back().weight);
+      add_packing({heads.rows(h * (N + V) + N, V)}, converted);
+      a.w_uv.push_back(out_.packing.back().weight);
+    }
+    if (options_.memory_bytes == 0) add_packing({a.kv_b_proj}, false);
+  }
+
   MlpWeights mlp(const std::string& p, int64_t inner) {
     MlpWeights m;
     m.gate_proj = linear(p + "gate_proj.weight", inner, c_.hidden_size);
@@ -82,17 +100,26 @@ class Builder {
     return m;
   }
 
+  ExpertWeights experts(const std::string& p) {
+    ExpertWeights w;
+    for (int64_t e = 0; e < c_.n_routed_experts; ++e) {
+      const MlpWeights one = mlp(fmt::format("{}{}.", p, e), c_.moe_intermediate_size);
+      w.gate_proj.push_back(one.gate_proj);
+      w.up_proj.push_back(one.up_proj);
+      w.down_proj.push_back(one.down_proj);
+    }
+    return w;
+  }
+
   std::shared_ptr<MoeWeights> moe(const std::string& p) {
     auto m = std::make_shared<MoeWeights>();
     m->gate = linear(p + "gate.weight", c_.n_routed_experts, c_.hidden_size);
     if (c_.has_correction_bias())
       m->e_score_correction_bias = buffer(p + "gate.e_score_correction_bias", c_.n_routed_experts);
-    for (int64_t e = 0; e < c_.n_routed_experts; ++e) {
-      const MlpWeights one = mlp(fmt::format("{}experts.{}.", p, e), c_.moe_intermediate_size);
-      m->experts.gate_proj.push_back(one.gate_proj);
-      m->experts.up_proj.push_back(one.up_proj);
-      m->experts.down_proj.push_back(one.down_proj);
-    }
+    if (cache_)
+      m->experts.stream = expert_stream(cache_, num_streams_++);
+    else
+      m->experts = experts(p + "experts.");
     if (c_.n_shared_experts > 0)
       m->shared = mlp(p + "shared_experts.", c_.shared_intermediate_size());
     return m;
@@ -112,6 +139,37 @@ class Builder {
   }
 
  private:
+  void plan() {
+    auto experts = collect_experts(c_, source_);
+    out_.plan = plan_memory(ctx_.kernels, c_, source_, experts, options_);
+    if (!out_.plan.streams()) return;
+    cache_ = std::make_shared<ExpertCache>(
+        ctx_.kernels, std::move(experts),
+        ExpertCacheOptions{.num_slots = out_.plan.num_slots,
+                           .num_loaders = options_.num_loaders,
+                           .drop_page_cache = options_.drop_page_cache});
+    out_.expert_cache = cache_;
+  }
+
+  // Weights for serving are packed at once, so that no more than one is there in two forms; of
+  // `converted` ones the first form goes.
+  void add_packing(ModelWeights::Packing p, bool converted) {
+    if (use_ == WeightUse::kServe) {
+      ModelWeights::pack(ctx_, p, false);
+      if (converted && p.weight.packed_bytes(ctx_.kernels) > 0) p.weight.forget_raw();
+      count(p.weight.out() * p.weight.in());
+    }
+    out_.packing.push_back(std::move(p));
+  }
+
+  void count(int64_t num_params) {
+    num_done_ += num_params;
+    if (options_.progress) options_.progress->update(std::min(num_done_, num_params_), num_params_);
+    constexpr int64_t kReleaseEvery = int64_t{256} << 20;  // parameters
+    if (num_done_ / kReleaseEvery != num_released_) source_.release_pages();
+    num_released_ = num_done_ / kReleaseEvery;
+  }
+
   Value param(const std::string& name, const Tensor& t) {
     Value v = parameter(t);
     out_.params.push_back({name, v});
@@ -147,32 +205,40 @@ class Builder {
       put(to.as<float>());
   }
 
-  Weight linear_unpacked(const std::string& name, int64_t n, int64_t k) {
+  // `converted`: its numbers are a copy in memory, not the file's.
+  Weight linear_unpacked(const std::string& name, int64_t n, int64_t k, bool* converted) {
     if (use_ == WeightUse::kTrain) {
       Weight w = Weight::trainable(name, dense(name, {n, k}, {n, k}));
       out_.params.push_back({name, w.value()});
       return w;
     }
-    Tensor scale;
-    Tensor raw = source_.find(name, {n, k}, &scale);
-    const DType t = raw.view.dtype;
-    if (t == DType::kF16 || t == DType::kF64 || (ctx_.real == DType::kF64 && !scale))
-      return Weight::stored(name, dense(name, {n, k}, {n, k}), {});
-    return Weight::stored(name, std::move(raw), std::move(scale));
+    const StoredWeight w = source_.stored(name, {n, k});
+    *converted = !packs_as_stored(w) || (ctx_.real == DType::kF64 && !w.scale);
+    return *converted ? Weight::stored(name, dense(name, {n, k}, {n, k}), {})
+                      : Weight::stored(name, w.tensor, w.scale);
   }
 
-  Weight dequantised(const Weight& w) {
-    if (!w.scale()) return w;
+  Weight dequantised(const Weight& w, bool* converted) {
+    if (w.value() || !w.scale()) return w;
+    *converted = true;
     Tensor t = empty(ctx_.arena, ctx_.real, {w.out(), w.in()});
     dequantise(w.raw(), w.scale(), t);
-    return Weight::stored(w.name(), t, {});
+    if (ctx_.real != DType::kF32 || head_type({w.raw(), w.scale(), 128, 128, {}}) == DType::kF32)
+      return Weight::stored(w.name(), t, {});
+    const Tensor half = empty(ctx_.arena, DType::kBF16, {w.out(), w.in()});
+    convert(t, half);
+    return Weight::stored(w.name(), half, {});
   }
 
   const Ctx& ctx_;
   const ModelConfig& c_;
   WeightSource& source_;
   WeightUse use_;
+  LoadOptions options_;
   ModelWeights& out_;
+  std::shared_ptr<ExpertCache> cache_;
+  int64_t num_streams_ = 0;
+  int64_t num_params_ = 0, num_done_ = 0, num_released_ = 0;
 };
 
 class RandomSource final : public WeightSource {
@@ -204,15 +270,14 @@ class RandomSource final : public WeightSource {
 }  // namespace
 
 ModelWeights load_weights(const Ctx& ctx, const ModelConfig& config, WeightSource& source,
-                          WeightUse use) {
+                          WeightUse use, const LoadOptions& options) {
   ModelWeights w;
-  Builder b(ctx, config, source, use, w);
+  Builder b(ctx, config, source, use, options, w);
   w.embed_tokens = b.table("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   for (int64_t l = 0; l < config.num_hidden_layers; ++l) w.layers.push_back(b.block(l));
   w.norm = b.vector("model.norm.weight", config.hidden_size);
   if (config.tie_word_embeddings) {
-    w.lm_head = Weight::tied("lm_head.weight", w.embed_tokens);
-    w.packing.push_back({w.lm_head});
+    w.lm_head = b.tied_head();
   } else {
     w.lm_head = b.linear("lm_head.weight", config.vocab_size, config.hidden_size);
   }
@@ -226,7 +291,8 @@ ModelWeights load_weights(const Ctx& ctx, const ModelConfig& config, WeightSourc
     m.shared_head_norm = b.vector(p + "shared_head.norm.weight", config.hidden_size);
     w.mtp.push_back(std::move(m));
   }
-  w.pack(ctx, use == WeightUse::kTrain);
+  if (use == WeightUse::kTrain) w.pack(ctx, true);
+  source.release_pages();
   return w;
 }
 
@@ -235,11 +301,20 @@ void ModelWeights::pack(const Ctx& ctx, bool with_transposed) {
   // largest, comes last.
   const int64_t count = std::ssize(packing);
   ctx.pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      Packing& p = packing[static_cast<size_t>(count - 1 - i)];
-      p.weight.pack(ctx, with_transposed || p.always_transposed);
-    }
+    for (int64_t i = begin; i < end; ++i)
+      pack(ctx, packing[static_cast<size_t>(count - 1 - i)], with_transposed);
   });
+}
+
+void ModelWeights::pack(const Ctx& ctx, Packing p, bool both) {
+  if (p.forward || both) p.weight.pack_form(ctx, false);
+  if (p.transposed || both) p.weight.pack_form(ctx, true);
+}
+
+StoredWeight WeightSource::stored(const std::string& name, const std::vector<int64_t>& shape) {
+  StoredWeight w{.block_rows = 128, .block_cols = 128};
+  w.tensor = find(name, shape, &w.scale);
+  return w;
 }
 
 std::unique_ptr<WeightSource> random_source(Arena& arena, const ModelConfig& config,

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "fathom/model/config.h"
+#include "fathom/model/expert_cache.h"
+#include "fathom/model/stored_weight.h"
 #include "fathom/ops/linear.h"
 #include "fathom/ops/moe.h"
 
@@ -64,6 +66,42 @@ class WeightSource {
   // shape. `scale` is set for quantised ones.
   virtual Tensor find(const std::string& name, const std::vector<int64_t>& shape,
                       Tensor* scale) = 0;
+  // The same as the file has it, unusual types too; nothing but scales is read.
+  virtual StoredWeight stored(const std::string& name, const std::vector<int64_t>& shape);
+  // What was read so far is not needed soon: it may leave memory.
+  virtual void release_pages() {}
+};
+
+// Follows long loading. Called by the loading thread.
+class LoadProgress {
+ public:
+  virtual ~LoadProgress() = default;
+  virtual void update(int64_t num_done, int64_t num_total) = 0;  // parameters
+};
+
+// How weights for serving share a limited memory. Training has all of it.
+struct LoadOptions {
+  int64_t memory_bytes = 0;      // of packed weights and reserved_bytes; 0: no limit
+  int64_t reserved_bytes = 0;    // of memory_bytes for others: key cache, activations
+  int64_t num_loaders = 2;       // threads that fetch experts
+  bool drop_page_cache = false;  // what was read leaves the system's page cache too
+  LoadProgress* progress = nullptr;
+};
+
+// What a model takes for serving; kernels decide, so it is known before anything is packed.
+struct MemoryPlan {
+  int64_t resident_bytes = 0;  // packed weights, routed experts apart
+  int64_t reserved_bytes = 0;
+  int64_t num_experts = 0;    // in all layers
+  int64_t slot_bytes = 0;     // a packed expert
+  int64_t staging_bytes = 0;  // to fetch experts
+  int64_t num_slots = 0;      // experts in memory; num_experts: all of them, packed at load
+
+  bool streams() const { return num_slots < num_experts; }
+  int64_t full_bytes() const { return resident_bytes + reserved_bytes + num_experts * slot_bytes; }
+  int64_t least_bytes() const {
+    return resident_bytes + reserved_bytes + staging_bytes + slot_bytes;
+  }
 };
 
 enum class WeightUse : uint8_t {
@@ -83,16 +121,22 @@ struct ModelWeights {
 
   struct Packing {
     Weight weight;
-    bool always_transposed = false;  // the forward pass uses it that way too
+    bool forward = true, transposed = false;  // the forms that the forward pass uses
   };
   std::vector<Packing> packing;  // everything that pack() has to visit
 
+  MemoryPlan plan;                            // of weights for serving
+  std::shared_ptr<ExpertCache> expert_cache;  // where experts are streamed
+
   // After every change of the masters.
   void pack(const Ctx& ctx, bool with_transposed);
+  static void pack(const Ctx& ctx, Packing packing, bool both);
 };
 
+// Throws Error when options.memory_bytes is less than the plan's least_bytes(). Weights with a
+// limit lack the naive form of attention.
 ModelWeights load_weights(const Ctx& ctx, const ModelConfig& config, WeightSource& source,
-                          WeightUse use);
+                          WeightUse use, const LoadOptions& options = {});
 
 // Random weights: normal with the config's initializer_range, norms 1, biases 0. Each tensor has
 // its own stream named by its published name, so that shape changes elsewhere leave it alone.

@@ -50,18 +50,38 @@ Weight Weight::rows(int64_t begin, int64_t size) const {
   return w;
 }
 
+int64_t Weight::packed_bytes(const Kernels& kernels, bool transposed) const {
+  return kernels.packed_bytes({.raw = raw_, .scale = scale_, .transposed = transposed});
+}
+
+void Weight::pack_form(const Ctx& ctx, bool transposed) {
+  Tensor& memory = transposed ? packs_->transposed_memory : packs_->forward_memory;
+  const int64_t size_bytes = packed_bytes(ctx.kernels, transposed);
+  if (size_bytes == 0) return;
+  if (!memory) memory = empty(ctx.arena, DType::kU8, {size_bytes});
+  ctx.kernels.pack(ctx.exec(), {.raw = raw_,
+                                .scale = scale_,
+                                .transposed = transposed,
+                                .dst = memory.view.data,
+                                .out = transposed ? &packs_->transposed : &packs_->forward});
+}
+
 void Weight::pack(const Ctx& ctx, bool with_transposed) {
-  const auto build = [&](bool transposed, PackedB* out, Tensor* memory) {
-    PackWeight p{.raw = raw_, .scale = scale_, .transposed = transposed};
-    const int64_t size_bytes = ctx.kernels.packed_bytes(p);
-    if (size_bytes == 0) return;
-    if (!*memory) *memory = empty(ctx.arena, DType::kU8, {size_bytes});
-    p.dst = memory->view.data;
-    p.out = out;
-    ctx.kernels.pack(ctx.exec(), p);
-  };
-  build(false, &packs_->forward, &packs_->forward_memory);
-  if (with_transposed) build(true, &packs_->transposed, &packs_->transposed_memory);
+  pack_form(ctx, false);
+  if (with_transposed) pack_form(ctx, true);
+}
+
+void Weight::pack_at(const Ctx& ctx, std::byte* memory) {
+  const int64_t size_bytes = packed_bytes(ctx.kernels);
+  packs_->forward_memory = Tensor(make_view(memory, DType::kU8, {size_bytes}), nullptr);
+  pack_form(ctx, false);
+}
+
+void Weight::forget_raw() {
+  FM_CHECK(!value_ && packs_ && (packs_->forward_memory || packs_->transposed_memory),
+           "{}: the stored form is all there is", name_);
+  raw_.view.data = scale_.view.data = nullptr;
+  raw_.owner = scale_.owner = nullptr;
 }
 
 WeightRef Weight::ref() const {

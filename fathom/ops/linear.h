@@ -22,7 +22,7 @@ class Weight {
   static Weight stored(std::string name, Tensor raw,
                        Tensor scale);  // scale may be empty; see WeightRef
 
-  explicit operator bool() const { return static_cast<bool>(raw_); }
+  explicit operator bool() const { return packs_ != nullptr; }
   const std::string& name() const { return name_; }
   const Value& value() const { return value_; }  // the master; empty for a stored weight
   const Tensor& raw() const { return raw_; }
@@ -31,6 +31,14 @@ class Weight {
   int64_t in() const { return raw_.view.dim[1]; }
   // (Re)builds the packed forms; the transposed one serves gradients. A no-op for cpu_ref.
   void pack(const Ctx& ctx, bool with_transposed);
+  // Builds one packed form alone, for a weight that is used one way only.
+  void pack_form(const Ctx& ctx, bool transposed);
+  // The forward form in 64-byte aligned memory of packed_bytes() that the caller keeps; 0 bytes:
+  // the kernels need no packed form.
+  int64_t packed_bytes(const Kernels& kernels, bool transposed = false) const;
+  void pack_at(const Ctx& ctx, std::byte* memory);
+  // Lets go of the stored form once it is packed: sizes and dtype stay, no number can be read.
+  void forget_raw();
   WeightRef ref() const;
   // Rows begin .. begin+size-1 as a weight of their own; shares the master and its gradient, packs
   // for itself.

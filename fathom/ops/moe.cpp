@@ -174,8 +174,40 @@ std::shared_ptr<const Routing> route(Ctx& ctx, const Value& logits_TE, const Vie
   return r;
 }
 
+namespace {
+
+// Expert by expert, as they come to memory. Rows do not depend on each other, so the bits are those
+// of the grouped products.
+Value streamed_experts(Ctx& ctx, const Value& x_TD, const Routing& routing,
+                       const ExpertWeights& weights) {
+  FM_CHECK(!ctx.tape, "experts that are streamed cannot be trained");
+  const auto P = static_cast<int64_t>(routing.token.size());
+  Value y_TD = ctx.make_like(x_TD, {});
+  const Tensor y_PD = ctx.scratch(ctx.real, {P, x_TD->dim[1]});
+  for_each_expert(weights, routing, [&](const ExpertRef& e) {
+    const int32_t begin = routing.offset[static_cast<size_t>(e.expert)];
+    const int64_t M = routing.offset[static_cast<size_t>(e.expert) + 1] - begin;
+    const int32_t* token = routing.token.data() + begin;
+    const Tensor gate_MF = ctx.scratch(ctx.real, {M, e.gate_proj.out()});
+    const Tensor up_MF = ctx.scratch(ctx.real, {M, e.up_proj.out()});
+    const Tensor h_MF = ctx.scratch(ctx.real, {M, e.up_proj.out()});
+    const Kernels& k = ctx.kernels;
+    k.linear(ctx.exec(), {.x = x_TD, .rows = token, .w = e.gate_proj.ref(), .y = gate_MF});
+    k.linear(ctx.exec(), {.x = x_TD, .rows = token, .w = e.up_proj.ref(), .y = up_MF});
+    k.swiglu(ctx.exec(), {.gate = gate_MF, .up = up_MF, .y = h_MF});
+    k.linear(ctx.exec(), {.x = h_MF, .w = e.down_proj.ref(), .y = slice(y_PD.view, 0, begin, M)});
+  });
+  ctx.kernels.combine(
+      ctx.exec(),
+      {.x = y_PD, .slot = routing.slot.data(), .weights = routing.weights_TA, .y = y_TD});
+  return y_TD;
+}
+
+}  // namespace
+
 Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>& routing,
               const ExpertWeights& weights) {
+  if (weights.stream) return streamed_experts(ctx, x_TD, *routing, weights);
   const std::vector<Weight>&w_gate = weights.gate_proj, &w_up = weights.up_proj,
         &w_down = weights.down_proj;
   FM_CHECK(!w_gate.empty() && w_gate.size() + 1 == routing->offset.size() &&

@@ -30,9 +30,51 @@ struct Routing {
 std::shared_ptr<const Routing> route(Ctx& ctx, const Value& logits_TE, const View& bias_E,
                                      const GateOptions& options, const View& forced_TA = {});
 
-struct ExpertWeights {
-  std::vector<Weight> gate_proj, up_proj, down_proj;  // [E]
+struct ExpertRef {
+  int64_t expert = 0;
+  Weight gate_proj, up_proj, down_proj;
 };
+
+// The experts of one layer where memory does not hold them all. One thread at a time.
+class ExpertStream {
+ public:
+  virtual ~ExpertStream() = default;
+  // The experts that a pass needs, each once: those that are missing are fetched from now on. Ends
+  // an earlier pass that was left.
+  virtual void begin(const std::vector<int32_t>& experts) = 0;
+  // Experts of the pass that are in memory and have not been returned yet, in any order; waits for
+  // at least one; none when the pass is over. They may be used until the next call. Throws what
+  // went wrong while fetching.
+  virtual std::vector<ExpertRef> next() = 0;
+};
+
+struct ExpertWeights {
+  std::vector<Weight> gate_proj, up_proj, down_proj;  // [E]; empty with a stream
+  std::shared_ptr<ExpertStream> stream;               // forward only
+};
+
+// Calls use(const ExpertRef&) once for every expert that has rows, in the order in which they are
+// at hand.
+template <class F>
+void for_each_expert(const ExpertWeights& weights, const Routing& routing, const F& use) {
+  std::vector<int32_t> wanted;
+  for (size_t e = 0; e + 1 < routing.offset.size(); ++e)
+    if (routing.offset[e + 1] > routing.offset[e]) wanted.push_back(static_cast<int32_t>(e));
+  if (!weights.stream) {
+    for (const int32_t expert : wanted) {
+      const auto e = static_cast<size_t>(expert);
+      use(ExpertRef{expert, weights.gate_proj[e], weights.up_proj[e], weights.down_proj[e]});
+    }
+    return;
+  }
+  weights.stream->begin(wanted);
+  for (;;) {
+    const std::vector<ExpertRef> batch = weights.stream->next();
+    if (batch.empty()) return;
+    for (const ExpertRef& e : batch) use(e);
+  }
+}
+
 // y[t] = sum_a weights[t,a] down_e(silu(gate_e x_t) * up_e x_t), a ascending
 Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>& routing,
               const ExpertWeights& weights);

@@ -220,6 +220,7 @@ std::string SafetensorsEntry::describe() const {
 struct SafetensorsFile::State {
   std::string what;
   MappedFile map;
+  std::shared_ptr<const FileReader> file;
   std::shared_ptr<std::byte> copy;  // in place of the map, for from_bytes
   std::span<const std::byte> bytes;
   uint64_t data_begin = 0;
@@ -239,6 +240,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) {
   auto state = std::make_shared<State>();
   state->what = path;
   state->map = MappedFile(path);
+  state->file = std::make_shared<FileReader>(path);
   state->bytes = state->map.bytes();
   state->read();
   state_ = std::move(state);
@@ -278,6 +280,13 @@ Tensor SafetensorsFile::tensor(std::string_view name) const {
                 fmt::format("{}: no tensor {} among {}", path(), name, entries().size()));
   return tensor(*entry);
 }
+
+FileRange SafetensorsFile::range(const SafetensorsEntry& entry) const {
+  if (!state_->file) return {};
+  return {state_->file, state_->data_begin + entry.begin, entry.end - entry.begin};
+}
+
+void SafetensorsFile::release_pages() const { state_->map.release_pages(); }
 
 struct SafetensorsWriter::State {
   AtomicWriter file;

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "fathom/base/file.h"
 #include "fathom/tensor/tensor.h"
 
 namespace fathom {
@@ -50,6 +51,10 @@ class SafetensorsFile {
   // does not align to the element size (the format allows it) is copied to memory of its own.
   Tensor tensor(const SafetensorsEntry& entry) const;
   Tensor tensor(std::string_view name) const;  // throws Error (kNotFound)
+  // Where the entry lies in the file, to read it without the map; empty for from_bytes.
+  FileRange range(const SafetensorsEntry& entry) const;
+  // The pages of the map leave memory until they are touched again.
+  void release_pages() const;
 
  private:
   struct State;

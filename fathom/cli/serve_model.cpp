@@ -1,0 +1,113 @@
+#include "fathom/cli/serve_model.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <optional>
+
+#include "fathom/base/file.h"
+#include "fathom/cli/args.h"
+#include "fathom/cli/machine.h"
+#include "fathom/cli/progress.h"
+#include "fathom/model/checkpoint_source.h"
+#include "fathom/model/memory_plan.h"
+
+namespace fathom {
+namespace {
+
+constexpr double kQuiet_s = 1;  // loading that takes less shows nothing
+constexpr double kUseOfFree = 0.8;
+
+class LoadMeter final : public LoadProgress {
+ public:
+  void update(int64_t num_done, int64_t num_total) override {
+    const double passed_s =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    if (passed_s < kQuiet_s) return;
+    if (!bar_) bar_.emplace("loading", num_total, "param");
+    bar_->update(num_done, static_cast<double>(num_done));
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::optional<Progress> bar_;
+};
+
+int64_t stored_bytes(const std::string& folder) {
+  int64_t sum = 0;
+  for (const std::string& name : list_folder(folder))
+    if (name.ends_with(".safetensors")) sum += static_cast<int64_t>(file_size(folder + "/" + name));
+  return sum;
+}
+
+// No limit unless the files say that there must be one.
+int64_t limit_of(const MemoryOptions& o, const std::string& folder, int64_t reserved_bytes) {
+  if (!o.memory.empty()) {
+    try {
+      return parse_bytes(o.memory);
+    } catch (const Error& e) {
+      throw UsageError("--memory: " + e.message());
+    }
+  }
+  const auto free = static_cast<double>(inspect_machine().available_bytes) * kUseOfFree;
+  const auto needed = static_cast<double>(stored_bytes(folder) + reserved_bytes);
+  return free == 0 || needed < free ? 0 : static_cast<int64_t>(free);
+}
+
+// A line of a file in /proc that holds kB.
+int64_t proc_bytes(const std::string& path, const std::string& name) {
+  const std::string text = read_file(path);
+  const size_t at = text.find(name + ":");
+  return at == std::string::npos ? 0 : std::atoll(text.c_str() + at + name.size() + 1) * 1024;
+}
+
+}  // namespace
+
+void MemoryOptions::fields(OptionSet& o) {
+  o.add("memory", &memory,
+        "limit for weights and key cache, like 8G: experts that do not fit are read when needed");
+  o.add("uncached", &uncached, "keep what is read out of the system's page cache as well");
+}
+
+Model load_to_serve(const Ctx& ctx, const std::string& folder, const MemoryOptions& memory,
+                    const ServeSize& size) {
+  LoadMeter meter;
+  LoadOptions o{.drop_page_cache = memory.uncached, .progress = &meter};
+  if (folder_exists(folder) && file_exists(folder + "/config.json")) {
+    const ModelConfig config = read_config(folder + "/config.json");
+    o.reserved_bytes = kv_cache_bytes(config, size.num_pages, DType::kF32) +
+                       activation_bytes(config, size.num_rows, size.num_sampled);
+    o.memory_bytes = limit_of(memory, folder, o.reserved_bytes);
+  }
+  return load_model(ctx, folder, WeightUse::kServe, o);
+}
+
+std::string plan_text(const Model& model) {
+  const MemoryPlan& p = model.weights.plan;
+  return fmt::format(
+      "{} of weights that every token uses, {} of key cache and activations, {} of {} experts "
+      "of {}",
+      bytes_text(p.resident_bytes), bytes_text(p.reserved_bytes), p.num_slots, p.num_experts,
+      bytes_text(p.slot_bytes));
+}
+
+std::string stream_text(const ExpertStats& s, size_t num_tokens, double seconds) {
+  if (num_tokens == 0) return "";
+  const auto n = static_cast<double>(num_tokens);
+  return fmt::format(
+      "{} experts used, {:.1f} % of them in memory, {} fetched early, {} read, {} per token, "
+      "{:.0f} % of the time waiting, {:.3f} tok/s",
+      s.num_used, 100 * s.hit_rate(), s.num_guessed, bytes_text(s.bytes_read),
+      bytes_text(static_cast<int64_t>(static_cast<double>(s.bytes_read) / n)),
+      100 * s.wait_s / seconds, n / seconds);
+}
+
+std::string process_text() {
+  const char* const status = "/proc/self/status";
+  return fmt::format(
+      "process {} at most, {} now: {} its own, {} of files",
+      bytes_text(proc_bytes(status, "VmHWM")), bytes_text(proc_bytes(status, "VmRSS")),
+      bytes_text(proc_bytes(status, "RssAnon")), bytes_text(proc_bytes(status, "RssFile")));
+}
+
+}  // namespace fathom
