@@ -15,7 +15,7 @@
 #include "fathom/cli/line_reader.h"
 #include "fathom/cli/machine.h"
 #include "fathom/cli/runtime.h"
-#include "fathom/model/checkpoint_source.h"
+#include "fathom/cli/serve_model.h"
 
 namespace fathom {
 namespace {
@@ -31,6 +31,7 @@ struct ChatCommandOptions {
   SampleParams sample{.max_tokens = 2048};
   int64_t seed = 0, context = 8192, drafts = 0, threads = 0;
   bool fold = false, dense = false;
+  MemoryOptions memory;
 
   void fields(OptionSet& o) {
     o.add("thinking", &thinking, "on or off; /think changes it");
@@ -53,6 +54,7 @@ struct ChatCommandOptions {
     o.add("drafts", &drafts, "tokens to guess with the multi-token prediction layer");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("threads", &threads, "threads; 0: all cores");
+    memory.fields(o);
   }
 };
 
@@ -271,7 +273,9 @@ int cmd_chat(Args args) {
   Runtime runtime(Precision::kF32, o.threads);
   Ctx ctx = runtime.ctx();
   const Tokenizer tokenizer = Tokenizer::load(o.folder);
-  const Model model = load_model(ctx, o.folder, WeightUse::kServe);
+  const int64_t num_pages = (o.context + o.drafts + kPageTokens - 1) / kPageTokens;
+  const Model model =
+      load_to_serve(ctx, o.folder, o.memory, {.num_pages = num_pages, .num_sampled = 1 + o.drafts});
   const int64_t room = std::min(o.context + o.drafts, model.config.max_position_embeddings);
   Engine engine(ctx, model,
                 {.num_pages = (room + kPageTokens - 1) / kPageTokens,

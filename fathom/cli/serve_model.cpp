@@ -7,10 +7,11 @@
 
 #include "fathom/base/file.h"
 #include "fathom/cli/args.h"
+#include "fathom/cli/byte_progress.h"
 #include "fathom/cli/machine.h"
-#include "fathom/cli/progress.h"
 #include "fathom/model/checkpoint_source.h"
 #include "fathom/model/memory_plan.h"
+#include "fathom/model/model_costs.h"
 
 namespace fathom {
 namespace {
@@ -18,19 +19,19 @@ namespace {
 constexpr double kQuiet_s = 1;  // loading that takes less shows nothing
 constexpr double kUseOfFree = 0.8;
 
-class LoadMeter final : public LoadProgress {
+class LoadMeter final : public WorkProgress {
  public:
-  void update(int64_t num_done, int64_t num_total) override {
+  void put(int64_t done_bytes, int64_t total_bytes) override {
     const double passed_s =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     if (passed_s < kQuiet_s) return;
-    if (!bar_) bar_.emplace("loading", num_total, "param");
-    bar_->update(num_done, static_cast<double>(num_done));
+    if (!bar_) bar_.emplace("load");
+    bar_->put(done_bytes, total_bytes);
   }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::optional<Progress> bar_;
+  std::optional<ByteProgress> bar_;
 };
 
 int64_t stored_bytes(const std::string& folder) {
@@ -75,11 +76,16 @@ Model load_to_serve(const Ctx& ctx, const std::string& folder, const MemoryOptio
   LoadOptions o{.drop_page_cache = memory.uncached, .progress = &meter};
   if (folder_exists(folder) && file_exists(folder + "/config.json")) {
     const ModelConfig config = read_config(folder + "/config.json");
-    o.reserved_bytes = kv_cache_bytes(config, size.num_pages, DType::kF32) +
-                       activation_bytes(config, size.num_rows, size.num_sampled);
+    o.reserved_bytes =
+        size.num_pages * kPageTokens * cache_bytes_per_token(config, CacheForm::kF32) +
+        activation_bytes(config, size.num_rows, size.num_sampled);
     o.memory_bytes = limit_of(memory, folder, o.reserved_bytes);
   }
-  return load_model(ctx, folder, WeightUse::kServe, o);
+  Model model = load_model(ctx, folder, WeightUse::kServe, o);
+  if (memory.memory.empty() && model.weights.expert_cache)
+    fmt::print(stderr, "larger than free memory: {}; the others are read when needed\n",
+               plan_text(model));
+  return model;
 }
 
 std::string plan_text(const Model& model) {

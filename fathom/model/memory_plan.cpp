@@ -107,15 +107,6 @@ MemoryPlan plan_memory(const Kernels& kernels, const ModelConfig& config, Weight
   return plan;
 }
 
-int64_t kv_cache_bytes(const ModelConfig& c, int64_t num_pages, DType dtype) {
-  int64_t numbers = 0;
-  for (int64_t l = 0; l < c.num_layers(); ++l) {
-    numbers += c.kv_lora_rank + c.qk_rope_head_dim;
-    if (c.has_dsa() && c.has_indexer(l)) numbers += c.index_head_dim;
-  }
-  return numbers * num_pages * kPageTokens * dtype_bytes(dtype);
-}
-
 int64_t activation_bytes(const ModelConfig& c, int64_t num_rows, int64_t num_sampled) {
   const int64_t H = c.num_attention_heads, A = std::max<int64_t>(c.num_experts_per_tok, 1);
   // Queries in both forms, latent results, heads' outputs.
@@ -133,6 +124,7 @@ std::string bytes_text(int64_t size_bytes) {
   const auto bytes = static_cast<double>(size_bytes);
   if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes / 1e9);
   if (bytes >= 1e6) return fmt::format("{:.1f} MB", bytes / 1e6);
+  if (bytes >= 1e3) return fmt::format("{:.1f} kB", bytes / 1e3);
   return fmt::format("{} bytes", size_bytes);
 }
 
@@ -143,7 +135,7 @@ int64_t parse_bytes(const std::string& text) {
   const std::string_view unit(rest, static_cast<size_t>(end - rest));
   double factor = 0;
   if (unit.empty() || unit == "B") factor = 1;
-  if (unit == "K" || unit == "KB") factor = 1e3;
+  if (unit == "K" || unit == "kB") factor = 1e3;
   if (unit == "M" || unit == "MB") factor = 1e6;
   if (unit == "G" || unit == "GB") factor = 1e9;
   if (unit == "KiB") factor = 0x1p10;

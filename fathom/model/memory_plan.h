@@ -1,4 +1,4 @@
-// What a model takes in memory: packed weights, key cache, activations.
+// What a model takes in memory: packed weights and activations; its key cache is in model_costs.h.
 #pragma once
 
 #include "fathom/model/weights.h"
@@ -15,7 +15,6 @@ MemoryPlan plan_memory(const Kernels& kernels, const ModelConfig& config, Weight
 std::vector<std::vector<StoredExpert>> collect_experts(const ModelConfig& config,
                                                        WeightSource& source);
 
-int64_t kv_cache_bytes(const ModelConfig& config, int64_t num_pages, DType dtype);
 // Of a forward pass with so many rows, of which num_sampled reach the head: an upper estimate.
 int64_t activation_bytes(const ModelConfig& config, int64_t num_rows, int64_t num_sampled);
 

@@ -7,7 +7,6 @@
 #include "fathom/base/rng.h"
 #include "fathom/base/thread_pool.h"
 #include "fathom/model/memory_plan.h"
-#include "fathom/model/tensor_names.h"
 
 namespace fathom {
 namespace {
@@ -17,8 +16,7 @@ class Builder {
   Builder(const Ctx& ctx, const ModelConfig& config, WeightSource& source, WeightUse use,
           const LoadOptions& options, ModelWeights& out)
       : ctx_(ctx), c_(config), source_(source), use_(use), options_(options), out_(out) {
-    if (use == WeightUse::kServe && options.memory_bytes > 0) plan();
-    for (const TensorSpec& spec : tensor_specs(config)) num_params_ += spec.numel();
+    if (use == WeightUse::kServe && (options.memory_bytes > 0 || options.progress)) plan();
   }
 
   Value vector(const std::string& name, int64_t n) {
@@ -157,17 +155,21 @@ class Builder {
     if (use_ == WeightUse::kServe) {
       ModelWeights::pack(ctx_, p, false);
       if (converted && p.weight.packed_bytes(ctx_.kernels) > 0) p.weight.forget_raw();
-      count(p.weight.out() * p.weight.in());
+      const Kernels& k = ctx_.kernels;
+      count((p.forward ? block_bytes(p.weight.packed_bytes(k, false)) : 0) +
+            (p.transposed ? block_bytes(p.weight.packed_bytes(k, true)) : 0));
     }
     out_.packing.push_back(std::move(p));
   }
 
-  void count(int64_t num_params) {
-    num_done_ += num_params;
-    if (options_.progress) options_.progress->update(std::min(num_done_, num_params_), num_params_);
-    constexpr int64_t kReleaseEvery = int64_t{256} << 20;  // parameters
-    if (num_done_ / kReleaseEvery != num_released_) source_.release_pages();
-    num_released_ = num_done_ / kReleaseEvery;
+  void count(int64_t packed_bytes) {
+    done_bytes_ += packed_bytes;
+    const MemoryPlan& p = out_.plan;
+    const int64_t all_bytes = p.resident_bytes + (cache_ ? 0 : p.num_experts * p.slot_bytes);
+    if (options_.progress) options_.progress->put(std::min(done_bytes_, all_bytes), all_bytes);
+    constexpr int64_t kReleaseEvery = int64_t{256} << 20;
+    if (done_bytes_ / kReleaseEvery != num_released_) source_.release_pages();
+    num_released_ = done_bytes_ / kReleaseEvery;
   }
 
   Value param(const std::string& name, const Tensor& t) {
@@ -238,7 +240,7 @@ class Builder {
   ModelWeights& out_;
   std::shared_ptr<ExpertCache> cache_;
   int64_t num_streams_ = 0;
-  int64_t num_params_ = 0, num_done_ = 0, num_released_ = 0;
+  int64_t done_bytes_ = 0, num_released_ = 0;
 };
 
 class RandomSource final : public WeightSource {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "fathom/base/work_progress.h"
 #include "fathom/model/config.h"
 #include "fathom/model/expert_cache.h"
 #include "fathom/model/stored_weight.h"
@@ -72,20 +73,13 @@ class WeightSource {
   virtual void release_pages() {}
 };
 
-// Follows long loading. Called by the loading thread.
-class LoadProgress {
- public:
-  virtual ~LoadProgress() = default;
-  virtual void update(int64_t num_done, int64_t num_total) = 0;  // parameters
-};
-
 // How weights for serving share a limited memory. Training has all of it.
 struct LoadOptions {
   int64_t memory_bytes = 0;      // of packed weights and reserved_bytes; 0: no limit
   int64_t reserved_bytes = 0;    // of memory_bytes for others: key cache, activations
   int64_t num_loaders = 2;       // threads that fetch experts
   bool drop_page_cache = false;  // what was read leaves the system's page cache too
-  LoadProgress* progress = nullptr;
+  WorkProgress* progress = nullptr;
 };
 
 // What a model takes for serving; kernels decide, so it is known before anything is packed.
@@ -125,7 +119,7 @@ struct ModelWeights {
   };
   std::vector<Packing> packing;  // everything that pack() has to visit
 
-  MemoryPlan plan;                            // of weights for serving
+  MemoryPlan plan;  // for serving with a limit or with progress; else empty
   std::shared_ptr<ExpertCache> expert_cache;  // where experts are streamed
 
   // After every change of the masters.

@@ -61,6 +61,15 @@ with tempfile.TemporaryDirectory() as root:
     expect(run(*ask, "--top-k", "1", "--thinking", "off") == greedy, "top-k 1 is not greedy")
     run(*ask, "--thinking", "raw", err="5 prompt tokens")  # the beginning of the sentence and four characters
 
+    numbers = [GOLDEN, "--ids", "5,17,99,3", "--max-tokens", "6", "--temperature", "0"]
+    resident = run(*numbers)
+    expect(len(resident.splitlines()) == 6, "--ids printed no line for each token")
+    streamed = run(*numbers, "--memory", "1.5M", "--stats", "--uncached", err="experts used")
+    expect(streamed == resident, "with few experts in memory the tokens or log-probs are others")
+    run(*numbers, "--memory", "1K", code=1, err="memory: expected at least 1.4 MB")
+    run(*numbers, "--memory", "many", code=2, err="8G, 512M")
+    run(GOLDEN, "--ids", "1,x", code=2, err="expected numbers")
+
     run(*ask, "--thinking", "maybe", code=2, err='expected on, off or raw, found "maybe"')
     run(*ask, "--top-p", "2", code=2, err="top_p: expected a number in (0, 1]")
     run(*ask, "--drafts", "1", code=1, err="no multi-token prediction layer")

@@ -28,10 +28,66 @@ int64_t packed_scales(PackedType type, int64_t n, int64_t k) {
   return type == PackedType::kE4M3 ? blocks : type == PackedType::kI8 ? blocks * kPanelCols : 0;
 }
 
+// Vectors of 16 bytes, which every instruction set has; memory-bound work gains nothing from more.
+using Bytes = uint8_t __attribute__((vector_size(16)));
+using Halves = uint16_t __attribute__((vector_size(16)));
+
+Bytes low(Bytes a, Bytes b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+Bytes high(Bytes a, Bytes b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                 31);
+}
+Halves low(Halves a, Halves b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+Halves high(Halves a, Halves b) {
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+// dst[k][16] = src[16][k] for the k that fill whole vectors; returns how many those are. N rows of
+// N elements: a round that interleaves the first half of the rows with the second moves one bit of
+// the row number into the column, so log2(N) rounds swap rows and columns.
+template <class V, class T>
+int64_t transpose16(const T* src, int64_t ld, int64_t k, T* dst) {
+  constexpr int kN = static_cast<int>(sizeof(V) / sizeof(T));
+  int64_t at = 0;
+  for (; at + kN <= k; at += kN) {
+    for (int part = 0; part < kPanelCols; part += kN) {
+      V rows[kN], mixed[kN];
+      for (int r = 0; r < kN; ++r) std::memcpy(&rows[r], src + (part + r) * ld + at, sizeof(V));
+#pragma GCC unroll 4
+      for (int round = 1; round < kN; round *= 2) {
+#pragma GCC unroll 8
+        for (int r = 0; r < kN / 2; ++r) {
+          mixed[2 * r] = low(rows[r], rows[r + kN / 2]);
+          mixed[2 * r + 1] = high(rows[r], rows[r + kN / 2]);
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < kN; ++r) rows[r] = mixed[r];
+      }
+      for (int r = 0; r < kN; ++r)
+        std::memcpy(dst + (at + r) * kPanelCols + part, &rows[r], sizeof(V));
+    }
+  }
+  return at;
+}
+
+int64_t transpose16(const uint8_t* src, int64_t ld, int64_t k, uint8_t* dst) {
+  return transpose16<Bytes>(src, ld, k, dst);
+}
+int64_t transpose16(const uint16_t* src, int64_t ld, int64_t k, uint16_t* dst) {
+  return transpose16<Halves>(src, ld, k, dst);
+}
+int64_t transpose16(const float* src, int64_t ld, int64_t k, float* dst) {
+  simd::tile_table().transpose(src, ld, k, dst);
+  return k;
+}
+
 // One panel from `cols` rows of W; plain loops with 64 k at a time, so that the rows stay cached.
 template <class T>
 void pack_panel_nt(const T* src, int64_t ld, int64_t cols, int64_t k, T* dst) {
-  for (int64_t k0 = 0; k0 < k; k0 += 64) {
+  const int64_t done = cols == kPanelCols ? transpose16(src, ld, k, dst) : 0;
+  for (int64_t k0 = done; k0 < k; k0 += 64) {
     const int64_t k1 = std::min(k0 + 64, k);
     for (int64_t r = 0; r < kPanelCols; ++r) {
       for (int64_t i = k0; i < k1; ++i) {
@@ -96,13 +152,8 @@ template <class T>
 void pack_all_nt(const PackParams& p, ThreadPool& pool) {
   const T* src = static_cast<const T*>(p.src);
   T* dst = static_cast<T*>(p.dst);
-  const simd::TileTable& tiles = simd::tile_table();
   for_panels(p, pool, [&](int64_t q, int64_t n0, int64_t cols) {
-    T* panel = dst + q * kPanelCols * p.k;
-    if constexpr (std::is_same_v<T, float>) {
-      if (cols == kPanelCols) return tiles.transpose(src + n0 * p.ld, p.ld, p.k, panel);
-    }
-    pack_panel_nt(src + n0 * p.ld, p.ld, cols, p.k, panel);
+    pack_panel_nt(src + n0 * p.ld, p.ld, cols, p.k, dst + q * kPanelCols * p.k);
   });
 }
 
