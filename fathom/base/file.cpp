@@ -187,10 +187,10 @@ void FileReader::read(uint64_t offset, std::span<std::byte> to) const {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_errno("read", path_, errno);
     if (n == 0)
-      throw Error(Code::kDataLoss,
-                  fmt::format("{}: expected {} more bytes at {}, the file ends", path_, to.size(),
-                              offset),
-                  "the file was cut while it was in use");
+      throw Error(
+          Code::kDataLoss,
+          fmt::format("{}: expected {} more bytes at {}, the file ends", path_, to.size(), offset),
+          "the file was cut while it was in use");
     offset += static_cast<uint64_t>(n);
     to = to.subspan(static_cast<size_t>(n));
   }
