@@ -2,84 +2,23 @@
 
 #include <fmt/core.h>
 
-#include <bit>
-#include <cstring>
-#include <type_traits>
-
-#include "fathom/base/error.h"
+#include "fathom/base/bytes.h"
 #include "fathom/base/file.h"
 #include "fathom/base/rng.h"
 
 namespace fathom {
 namespace {
 
-static_assert(std::endian::native == std::endian::little);
 constexpr uint64_t kMagic = 0x31'54'55'4F'4C'4C'4F'52;  // "ROLLOUT1"
 
-class ByteWriter {
- public:
-  template <class T>
-  void number(T value) {
-    static_assert(std::is_arithmetic_v<T>);
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
-  }
-  template <class T>
-  void list(const std::vector<T>& values) {
-    number(uint64_t{values.size()});
-    bytes_.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
-  }
-  void text(std::string_view s) {
-    number(uint64_t{s.size()});
-    bytes_.append(s);
-  }
-  std::string finish() {
-    number(hash_bytes(bytes_));
-    return std::move(bytes_);
-  }
+std::string finish(ByteWriter& out) {
+  out.number(hash_bytes(out.bytes()));
+  return out.take();
+}
 
- private:
-  std::string bytes_;
-};
-
-class ByteReader {
- public:
-  ByteReader(std::string_view bytes, const std::string& what) : rest_(bytes), what_(what) {}
-
-  template <class T>
-  T number() {
-    static_assert(std::is_arithmetic_v<T>);
-    T value;
-    std::memcpy(&value, take(sizeof value).data(), sizeof value);
-    return value;
-  }
-  template <class T>
-  std::vector<T> list() {
-    const auto n = number<uint64_t>();
-    if (n > rest_.size() / sizeof(T)) damaged(fmt::format("a list of {} entries", n));
-    std::vector<T> values(static_cast<size_t>(n));
-    if (n > 0) std::memcpy(values.data(), take(n * sizeof(T)).data(), n * sizeof(T));
-    return values;
-  }
-  std::string text() { return std::string(take(number<uint64_t>())); }
-  bool done() const { return rest_.empty(); }
-
-  [[noreturn]] void damaged(const std::string& found) const {
-    throw Error(Code::kDataLoss,
-                fmt::format("{}: expected a rollout record, found {}", what_, found),
-                "the record is damaged; the steps before it can still be read");
-  }
-
- private:
-  std::string_view take(uint64_t n) {
-    if (n > rest_.size())
-      damaged(fmt::format("{} bytes where {} more are needed", rest_.size(), n));
-    const std::string_view out = rest_.substr(0, static_cast<size_t>(n));
-    rest_.remove_prefix(static_cast<size_t>(n));
-    return out;
-  }
-  std::string_view rest_;
-  const std::string& what_;
-};
+ByteReader reader(std::string_view bytes, const std::string& what) {
+  return {bytes, what, "a rollout record"};
+}
 
 // Versions change once in a while, so they are stored as (length, version) pairs.
 std::vector<int32_t> run_lengths(const std::vector<int32_t>& values) {
@@ -145,15 +84,15 @@ std::string encode_rollout(const Rollout& r) {
   out.list(r.experts.expert);
   out.list(r.selection.layers);
   out.list(r.selection.fingerprint);
-  return out.finish();
+  return finish(out);
 }
 
 Rollout decode_rollout(std::string_view bytes, const std::string& what) {
   constexpr size_t kSum = sizeof(uint64_t);
   const std::string_view body = bytes.substr(0, bytes.size() - std::min(bytes.size(), kSum));
-  ByteReader in(body, what);
+  ByteReader in = reader(body, what);
   if (body.size() < kSum || in.number<uint64_t>() != kMagic) in.damaged("other bytes");
-  if (ByteReader(bytes.substr(body.size()), what).number<uint64_t>() != hash_bytes(body))
+  if (reader(bytes.substr(body.size()), what).number<uint64_t>() != hash_bytes(body))
     in.damaged("a checksum that differs");
   Rollout r;
   for (int64_t* n : {&r.step, &r.group, &r.index, &r.prompt_len}) *n = in.number<int64_t>();
@@ -203,7 +142,7 @@ void write_rollout_file(const std::string& path, std::span<const Rollout> rollou
 std::vector<Rollout> read_rollout_file(const std::string& path) {
   const std::string bytes = read_file(path);
   std::vector<Rollout> out;
-  ByteReader in(bytes, path);
+  ByteReader in = reader(bytes, path);
   while (!in.done()) out.push_back(decode_rollout(in.text(), path));
   return out;
 }
