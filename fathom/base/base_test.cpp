@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <span>
 #include <string>
@@ -61,6 +62,21 @@ TEST_CASE("a nested call runs serially under the number of the thread that makes
   });
   CHECK(strange == 0);
   CHECK(visited == 64 * 10);
+}
+
+TEST_CASE("many short regions in a row keep apart on more threads than cores") {
+  ThreadPool pool(6);
+  int64_t wrong = 0;
+  std::vector<int64_t> seen(40);
+  for (int64_t region = 0; region < 5000; ++region) {
+    const int64_t n = 1 + region % 40;
+    pool.parallel_for(n, 1 + region % 3, [&](int64_t b, int64_t e, int) {
+      for (int64_t i = b; i < e; ++i) seen[static_cast<size_t>(i)] = region;
+    });
+    for (int64_t i = 0; i < n; ++i) wrong += seen[static_cast<size_t>(i)] != region;
+    if (region % 1000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("random streams are independent of each other and repeatable") {

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "fathom/base/error.h"
 
@@ -20,12 +21,29 @@ struct Worker {
 };
 thread_local Worker this_worker;
 
-constexpr int kSpins = 4000;  // about 10-40 us; a decoded token has a region every few microseconds
+// A decoded token has a region every few microseconds, and waking a thread costs as much. Measured:
+// with 2 us here two threads decode no faster than one.
+constexpr std::chrono::microseconds kIdleSpin{50};
+// Waiting for the last claimed chunks; then sleeping frees a core for the thread that has them.
+constexpr std::chrono::microseconds kJoinSpin{20};
 
 void pause_cpu() {
 #if defined(__x86_64__)
   _mm_pause();
 #endif
+}
+
+// Whether `done` came true in time.
+template <class F>
+bool spin(std::chrono::microseconds time, const F& done) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  do {
+    for (int i = 0; i < 8; ++i) {
+      if (done()) return true;
+      pause_cpu();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
 }
 
 }  // namespace
@@ -39,26 +57,23 @@ int available_cores() {
 
 ThreadPool::ThreadPool(int num_threads) {
   FM_CHECK(num_threads >= 1, "num_threads is {}", num_threads);
-  // Spinning only helps while every thread has a core of its own.
-  const int spins = available_cores() >= num_threads ? kSpins : 1;
-  for (int t = 1; t < num_threads; ++t) workers_.emplace_back([this, t, spins] { work(t, spins); });
+  for (int t = 1; t < num_threads; ++t) workers_.emplace_back([this, t] { work(t); });
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-    epoch_.fetch_add(1);
-  }
-  wake_.notify_all();
+  stop_ = true;
+  signal_.fetch_add(1);
+  signal_.notify_all();
   for (std::thread& w : workers_) w.join();
 }
 
-void ThreadPool::run_chunks(int thread) {
-  const Job job = job_;
-  for (;;) {
-    const int64_t begin = next_.fetch_add(job.grain, std::memory_order_relaxed);
-    if (begin >= job.n) return;
+// A claim that succeeds keeps its job open until it is reported in finished_, so the job's fields
+// can be read; one that fails never looks at them. Returns how many chunks were run.
+int ThreadPool::run_chunks(int thread) {
+  int count = 0;
+  for (int left; (left = unclaimed_.fetch_sub(1, std::memory_order_acq_rel)) > 0; ++count) {
+    const Job& job = job_;
+    const int64_t begin = (job.chunks - left) * job.grain;
     try {
       (*job.fn)(begin, std::min(begin + job.grain, job.n), thread);
     } catch (...) {
@@ -66,54 +81,44 @@ void ThreadPool::run_chunks(int thread) {
       if (!error_) error_ = std::current_exception();
     }
   }
+  return count;
 }
 
-void ThreadPool::work(int thread, int spins) {
+void ThreadPool::work(int thread) {
   this_worker = {this, thread};
-  uint64_t seen = 0;
-  for (;;) {
-    int i = 0;
-    while (epoch_.load(std::memory_order_acquire) == seen) {
-      if (++i < spins) {
-        pause_cpu();
-        continue;
-      }
-      std::unique_lock lock(mutex_);
+  const auto called = [this] { return unclaimed_.load() > 0 || stop_.load(); };
+  while (!stop_) {
+    if (!spin(kIdleSpin, called)) {
       asleep_.fetch_add(1);
-      wake_.wait(lock, [&] { return epoch_.load() != seen; });
+      const int signal = signal_.load();
+      if (!called()) signal_.wait(signal);  // a caller that saw nobody asleep is seen here
       asleep_.fetch_sub(1);
     }
-    seen = epoch_.load(std::memory_order_acquire);
-    if (stop_) return;
-    run_chunks(thread);
-    busy_.fetch_sub(1, std::memory_order_acq_rel);
+    if (const int count = run_chunks(thread)) {
+      finished_.fetch_add(count);
+      finished_.notify_one();
+    }
   }
 }
 
 void ThreadPool::parallel_for(int64_t n, int64_t grain, RangeFn fn) {
   if (n <= 0) return;
-  grain = std::max<int64_t>(grain, 1);
+  grain = std::max<int64_t>({grain, 1, n / (INT32_MAX / 2)});
   if (workers_.empty() || n <= grain || inside_.exchange(true)) {
     const int thread = this_worker.pool == this ? this_worker.thread : 0;
     for (int64_t b = 0; b < n; b += grain) fn(b, std::min(b + grain, n), thread);
     return;
   }
-  job_ = {&fn, n, grain};
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  epoch_.fetch_add(1);
+  job_ = {&fn, n, grain, static_cast<int>((n + grain - 1) / grain)};
+  finished_.store(0, std::memory_order_relaxed);
+  unclaimed_.store(job_.chunks);
   if (asleep_.load() > 0) {
-    // a worker between its test and its wait gets the signal
-    { const std::lock_guard lock(mutex_); }
-    wake_.notify_all();
+    signal_.fetch_add(1);
+    signal_.notify_all();
   }
-  run_chunks(0);
-  for (int i = 0; busy_.load(std::memory_order_acquire) > 0; ++i) {
-    if (i < kSpins)
-      pause_cpu();
-    else
-      std::this_thread::yield();
-  }
+  const int others = job_.chunks - run_chunks(0);
+  if (!spin(kJoinSpin, [&] { return finished_.load() == others; }))
+    for (int seen; (seen = finished_.load()) != others;) finished_.wait(seen);
   inside_ = false;
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }

@@ -1,9 +1,9 @@
-// A fork-join pool: regions are short and many (tens per layer), so waiting threads spin for a
-// moment and then sleep.
+// A fork-join pool: regions are short and many (several per layer), so waiting threads spin for a
+// moment and then sleep. Beside other busy processes nobody waits for a thread that has no core:
+// work belongs to whoever claims it, and only claimed chunks are waited for.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -45,20 +45,20 @@ class ThreadPool {
   void parallel_for(int64_t n, int64_t grain, RangeFn fn);
 
  private:
-  void work(int thread, int spins);  // reads no member that the constructor is still filling
-  void run_chunks(int thread);
+  void work(int thread);  // reads no member that the constructor is still filling
+  int run_chunks(int thread);
 
-  struct Job {
+  struct Job {  // stays as it is while a claimed chunk is unfinished
     const RangeFn* fn = nullptr;
     int64_t n = 0, grain = 1;
+    int chunks = 0;
   } job_;
-  alignas(64) std::atomic<int64_t> next_{0};    // first row not claimed
-  alignas(64) std::atomic<uint64_t> epoch_{0};  // odd step: a job is open
-  alignas(64) std::atomic<int> busy_{0};        // workers still inside the job
+  alignas(64) std::atomic<int> unclaimed_{0};  // chunks; none left: 0 or less
+  alignas(64) std::atomic<int> finished_{0};   // chunks of the job that workers have finished
+  alignas(64) std::atomic<int> signal_{0};     // sleeping workers wait for another value
   std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false}, inside_{false};
-  std::mutex mutex_;  // guards wake_ and error_
-  std::condition_variable wake_;
+  std::mutex mutex_;  // guards error_
   std::exception_ptr error_;
   std::vector<std::thread> workers_;
 };

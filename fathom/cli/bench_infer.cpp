@@ -11,6 +11,7 @@
 #include "fathom/base/json.h"
 #include "fathom/base/thread_pool.h"
 #include "fathom/cli/args.h"
+#include "fathom/cli/busy_processes.h"
 #include "fathom/cli/html_chart.h"
 #include "fathom/cli/infer_timer.h"
 #include "fathom/cli/inspect.h"
@@ -28,6 +29,7 @@ namespace fathom {
 namespace {
 
 constexpr double kPeakSeconds = 0.05;
+constexpr double kBusySeconds = 1;  // many turns of the scheduler
 constexpr size_t kBandwidthBytes = size_t{256} << 20;
 constexpr int64_t kCheckedRows = 4;
 constexpr const char* kStored = "stored";  // the type of a folder's weights
@@ -43,6 +45,7 @@ struct Row {
   // shared machine medians say more about the others.
   double prefill_percent = 0, decode_percent = 0;
   bool same_bits = false;
+  double busy_rate = 0;  // decode beside busy processes; 0: not measured
   double peer_rate = 0;  // decode; 0: no peer
 };
 
@@ -141,6 +144,10 @@ class Bench {
     r.prefill_percent = 100 * prefill_flops(depth) / r.prefill.best_s / peaks.fma;
     const double read = weight_bytes_ + cache_reads(model_.config, depth + 1, attending(), cache_);
     r.decode_percent = 100 * read / r.decode.best_s / peaks.bandwidth;
+    if (o_.busy > 0) {
+      const BusyProcesses busy(static_cast<int>(o_.busy));
+      r.busy_rate = 1 / timer_->run(ctx, depth, 1, std::max(o_.seconds, kBusySeconds)).mean_s;
+    }
     if (!o_.peer.empty()) r.peer_rate = peer_rate(o_.peer, threads, depth);
     return r;
   }
@@ -205,6 +212,7 @@ std::string json_line(const Row& r, const BenchInferOptions& o, const Machine& m
   line.set("decode_best_tokens_per_s", Json::number(r.best_decode));
   line.set("decode_percent_of_bandwidth", Json::number(r.decode_percent));
   line.set("decode_spread", Json::number(r.decode.spread));
+  if (r.busy_rate > 0) line.set("busy_decode_tokens_per_s", Json::number(r.busy_rate));
   if (r.peer_rate > 0) line.set("peer_decode_tokens_per_s", Json::number(r.peer_rate));
   line.set("same_bits", Json::boolean(r.same_bits));
   line.set("dense", Json::boolean(o.dense));
@@ -221,6 +229,9 @@ void print_row(const Row& r) {
       r.type, r.threads, r.depth, r.prefill_rate, 100 * r.prefill.spread, r.best_prefill,
       r.prefill_percent, r.decode_rate, 100 * r.decode.spread, r.best_decode, r.decode_percent,
       r.same_bits ? "same" : "DIFFERENT");
+  if (r.busy_rate > 0)
+    fmt::print("        beside busy processes {:.1f} tok/s in the mean: {:.0f} % of the quiet\n",
+               r.busy_rate, 100 * r.busy_rate / r.decode_rate);
   if (r.peer_rate > 0)
     fmt::print("        peer decodes {:.1f} tok/s: ratio {:.2f}\n", r.peer_rate,
                r.decode_rate / r.peer_rate);
@@ -271,6 +282,7 @@ void check_usage(const BenchInferOptions& o) {
   };
   whole("--threads", o.threads, 1);
   whole("--depths", o.depths, 0);
+  whole("--busy", {static_cast<double>(o.busy)}, 0);
   if (o.depths.empty() || o.types.empty())
     throw UsageError("expected a depth and a type of weights");
   if (o.prefill < 1)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <numeric>
 
 #include "fathom/base/rng.h"
 #include "fathom/base/thread_pool.h"
@@ -80,12 +81,14 @@ TimedPass InferTimer::run(Ctx& ctx, int64_t depth, int64_t rows, double seconds)
     forward_rows(ctx, depth, 0, rows, false);
     times.push_back(now_s() - start_s);
   }
+  const double total_s = std::accumulate(times.begin(), times.end(), 0.0);
   std::sort(times.begin(), times.end());
   const auto at = [&](double share) {
     return times[static_cast<size_t>(share * static_cast<double>(times.size() - 1))];
   };
   return {.median_s = at(0.5),
           .best_s = times.front(),
+          .mean_s = total_s / static_cast<double>(times.size()),
           .spread = (at(0.9) - at(0.1)) / at(0.5),
           .repetitions = static_cast<int>(times.size())};
 }

@@ -12,8 +12,8 @@
 namespace fathom {
 
 struct TimedPass {
-  double median_s = 0, best_s = 0;  // of one pass
-  double spread = 0;                // (90th - 10th percentile) / median
+  double median_s = 0, best_s = 0, mean_s = 0;  // of one pass
+  double spread = 0;                            // (90th - 10th percentile) / median
   int repetitions = 0;
 };
 
