@@ -47,6 +47,8 @@ if(TARGET fathom)
   script_test(train_rollouts train ${Python3_EXECUTABLE} tests/train/rollouts.py $<TARGET_FILE:fathom>)
   script_test(train_kill_resume_ppo train ${Python3_EXECUTABLE} tests/train/kill_resume.py $<TARGET_FILE:fathom> 5 any ppo)
   script_test(train_collect train ${Python3_EXECUTABLE} tests/train/collect.py $<TARGET_FILE:fathom>)
+  script_test(train_verifiers train ${Python3_EXECUTABLE} tests/train/verifiers.py $<TARGET_FILE:fathom>
+              $<TARGET_FILE:math_worker>)
   script_test(train_checkpoints train ${Python3_EXECUTABLE} tests/train/checkpoints.py $<TARGET_FILE:fathom>)
   script_test(train_dump_diff train ${Python3_EXECUTABLE} tests/train/dump_diff.py $<TARGET_FILE:fathom>)
   script_test(golden_altered golden ${Python3_EXECUTABLE} tests/golden/altered_test.py $<TARGET_FILE:fathom>)

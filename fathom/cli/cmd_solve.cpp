@@ -9,6 +9,7 @@
 #include "fathom/cli/runtime.h"
 #include "fathom/cli/serve_model.h"
 #include "fathom/rl/task_eval.h"
+#include "fathom/rl/verifiers.h"
 
 namespace fathom {
 namespace {
@@ -17,6 +18,7 @@ struct SolveOptions {
   std::string folder;
   TaskOptions tasks;
   RewardOptions rewards;
+  VerifierOptions verifiers;
   RolloutOptions rollouts;
   TaskEvalOptions eval;
   ServeOptions serve;
@@ -27,7 +29,8 @@ struct SolveOptions {
     tasks.fields(o);
     eval.fields(o);
     o.add("max_response_tokens", &rollouts.max_response_tokens, "longest answer");
-    o.add("language", &rewards.language, "scripts of the language share; see docs/rewards.md");
+    rewards.fields(o);
+    verifiers.fields(o);
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("threads", &threads, "threads; 0: all cores");
     serve.fields(o);
@@ -56,15 +59,22 @@ Json score_json(const TaskScore& s) {
                        {"thinking", Json::number(s.thinking)},
                        {"language", Json::number(s.language)},
                        {"truncated", Json::number(s.truncated)},
+                       {"reward", Json::number(s.reward)},
+                       {"unscored", Json::number(s.unscored)},
+                       {"judged", Json::number(s.num_judged)},
+                       {"agreement", Json::number(s.agreement)},
                        {"pass_at", std::move(pass)}});
 }
 
 void print_score(const TaskScore& s) {
   fmt::print(
       "{:<12} {} answers to {} problems: accuracy {:.3f}, {:.1f} tokens, thinking {:.3f}, "
-      "language {:.3f}, cut {:.3f};{}\n",
+      "language {:.3f}, cut {:.3f};{}",
       s.domain.empty() ? "all" : s.domain, s.answers, s.problems, s.accuracy, s.tokens, s.thinking,
       s.language, s.truncated, pass_text(s));
+  if (s.num_judged > 0) fmt::print(" reward {:.3f}, agreement {:.3f}", s.reward, s.agreement);
+  if (s.unscored > 0) fmt::print(" unscored {:.3f}", s.unscored);
+  fmt::print("\n");
 }
 
 }  // namespace
@@ -82,14 +92,16 @@ int cmd_solve(Args args) {
   check_task_eval_options(options.eval);
   const TaskSource tasks(options.tasks);
   const RewardMix rewards(options.rewards);
+  check_verifier_options(options.verifiers, rewards);
   Runtime runtime(Precision::kF32, options.threads);
   const Ctx ctx = runtime.ctx();
   const Model model = load_to_serve(ctx, options.folder, options.serve, {});
   const Tokenizer tokenizer = Tokenizer::load(options.folder);
+  Verifiers verifiers(ctx, options.verifiers, tasks.has_programs());
   const KeySelection wanted = options.dense ? KeySelection::kDense : KeySelection::kSparse;
   const PolicyUnderTest policy{ctx, model, tokenizer, usable_selection(model.config, wanted)};
   for (const TaskScore& s :
-       evaluate_tasks(policy, tasks, rewards, {}, options.rollouts, options.eval)) {
+       evaluate_tasks(policy, tasks, rewards, verifiers.tools(), options.rollouts, options.eval)) {
     if (options.json) {
       fmt::print("{}\n", score_json(s).dump());
     } else {

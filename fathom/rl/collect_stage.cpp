@@ -17,6 +17,12 @@ namespace {
 
 constexpr const char* kStateFile = "/collected.jsonl";
 
+VerifierOptions verifiers_in(const CollectOptions& options, const std::string& run) {
+  VerifierOptions verifiers = options.verifiers;
+  verifiers.judge = path_in_run(verifiers.judge, run);
+  return verifiers;
+}
+
 struct KeptLine {
   std::string problem, line;
 };
@@ -29,6 +35,7 @@ class CollectSteps final : public StageSteps {
         tokenizer_(Tokenizer::load(context.run + "/tokenizer.json")),
         tasks_(options.tasks),
         rewards_(options.reward),
+        verifiers_(context.ctx, verifiers_in(options, context.run), tasks_.has_programs()),
         runner_(context.ctx, context.model, options.rollout, policy_selection(context.model.config),
                 end_tokens(context.model.config, tokenizer_), static_cast<uint64_t>(options.seed)),
         filter_(options.keep) {}
@@ -41,7 +48,7 @@ class CollectSteps final : public StageSteps {
                                     static_cast<uint64_t>(group[0].group), Split::kTrain);
       const auto verdicts =
           score_rollouts(group, task.group(o_.rollout.max_response_tokens, group[0].sampling.seed),
-                         tokenizer_, rewards_, {});
+                         tokenizer_, rewards_, verifiers_.tools());
       for (size_t i = 0; i < group.size(); ++i) {
         r->rows += group[i].num_sampled();
         right += verdicts[i].value_or(false);
@@ -113,6 +120,7 @@ class CollectSteps final : public StageSteps {
   Tokenizer tokenizer_;
   TaskSource tasks_;
   RewardMix rewards_;
+  Verifiers verifiers_;
   RolloutRunner runner_;
   RejectionFilter filter_;
   std::vector<KeptLine> kept_;
@@ -137,7 +145,7 @@ class CollectProgram final : public StageProgram {
                                                       "found {}",
                                                       options_.keep.keep_per_problem));
     const TaskSource tasks(options_.tasks);
-    const RewardMix rewards(options_.reward);
+    check_verifier_options(options_.verifiers, RewardMix(options_.reward));
   }
   std::unique_ptr<StageSteps> begin(const StageContext& context, const TrainState&) override {
     return std::make_unique<CollectSteps>(options_, context);
@@ -153,6 +161,7 @@ void CollectOptions::fields(OptionSet& o) {
   tasks.fields(o);
   rollout.fields(o);
   reward.fields(o);
+  verifiers.fields(o);
   keep.fields(o);
   o.add("seed", &seed, "of tasks and sampling");
   o.add("prompts", &prompts, "problems of a step");

@@ -7,6 +7,7 @@
 
 #include "fathom/rl/rollout_runner.h"
 #include "fathom/rl/sft_records.h"
+#include "fathom/rl/verifiers.h"
 #include "fathom/task/synth/task_source.h"
 #include "fathom/train/stage_program.h"
 
@@ -16,6 +17,7 @@ struct CollectOptions {
   TaskOptions tasks;
   RolloutOptions rollout;
   RewardOptions reward;
+  VerifierOptions verifiers;
   KeepOptions keep;
   int64_t seed = 1, prompts = 32;
   std::string output;

@@ -26,6 +26,7 @@ struct AnswerMeans {
   Mean reward, right, length, length_right, length_wrong, truncated, lost;
   double longest = 0, staleness_max = 0;
   Mean staleness;  // versions, over tokens
+  Mean agreement;  // of the rubric with what is right, as in TaskScore
   std::map<std::string, Mean> parts;
 };
 
@@ -44,7 +45,10 @@ AnswerMeans answer_means(const RolloutBatch& batch, int64_t version) {
     }
     m.longest = std::max(m.longest, length);
     m.truncated.add(r.stop == StopReason::kLength ? 1 : 0);
-    for (const RewardPart& p : r.rewards) m.parts[p.name].add(p.value);
+    for (const RewardPart& p : r.rewards) {
+      m.parts[p.name].add(p.value);
+      if (p.name == "rubric" && right >= 0) m.agreement.add((p.value > 0.5) == (right == 1));
+    }
     for (const int32_t v : r.weight_version) {
       m.staleness.add(static_cast<double>(version - v));
       m.staleness_max = std::max(m.staleness_max, static_cast<double>(version - v));
@@ -87,6 +91,7 @@ std::vector<Metric> rl_metrics(const RlStepFigures& f, const RlOptions& options)
   const AnswerMeans a = answer_means(*f.batch, f.version);
   std::vector<Metric> m = {{"reward/mean", a.reward.value()}, {"reward/right", a.right.value()}};
   for (const auto& [name, mean] : a.parts) m.emplace_back("reward/" + name, mean.value());
+  if (a.agreement.n > 0) m.emplace_back("judge/agreement", a.agreement.value());
   m.emplace_back("length/mean", a.length.value());
   m.emplace_back("length/longest", a.longest);
   if (a.length_right.n > 0) m.emplace_back("length/right", a.length_right.value());

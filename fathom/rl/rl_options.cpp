@@ -13,7 +13,7 @@ void RlOptions::fields(OptionSet& o) {
   tasks.fields(o);
   rollout.fields(o);
   reward.fields(o);
-  o.add("judge", &judge, "folder of the model that judges by rubrics; empty: none");
+  verifiers.fields(o);
   o.add("reward_model", &reward_model,
         "folder of a model whose score joins the reward; empty: none");
   o.add("reward_model_weight", &reward_model_weight, "of that score");
@@ -24,15 +24,20 @@ void RlOptions::fields(OptionSet& o) {
 }
 
 RlOptions with_folders(RlOptions o, const std::string& run) {
-  for (std::string* folder : {&o.reward_model, &o.critic.critic, &o.loop.reference, &o.judge})
+  for (std::string* folder :
+       {&o.reward_model, &o.critic.critic, &o.loop.reference, &o.verifiers.judge})
     *folder = path_in_run(*folder, run);
   return o;
 }
 
+bool has_programs(const RlOptions& o) {
+  TaskOptions eval = o.tasks;
+  if (!o.loop.eval_tasks.empty()) eval.problems = o.loop.eval_tasks;
+  return TaskSource(o.tasks).has_programs() || TaskSource(eval).has_programs();
+}
+
 void check_rl_options(const RlOptions& o) {
-  if (RewardMix(o.reward).needs_judge() && o.judge.empty())
-    throw Error(Code::kInvalidArgument, "judge: expected a model for the reward rubric, found none",
-                "name its folder");
+  check_verifier_options(o.verifiers, RewardMix(o.reward));
   check_rollout_options(o.rollout);
   check_policy_options(o.policy);
   check_task_eval_options(o.eval);

@@ -9,6 +9,7 @@
 #include "fathom/rl/policy_options.h"
 #include "fathom/rl/rollout_runner.h"
 #include "fathom/rl/task_eval.h"
+#include "fathom/rl/verifiers.h"
 #include "fathom/task/reward/reward.h"
 #include "fathom/task/synth/task_source.h"
 
@@ -63,7 +64,7 @@ struct RlOptions {
   TaskOptions tasks;
   RolloutOptions rollout;
   RewardOptions reward;
-  std::string judge;         // folder of the model behind the reward rubric
+  VerifierOptions verifiers;
   std::string reward_model;  // folder; its score is one more addend of the reward
   double reward_model_weight = 1;
   PolicyOptions policy;
@@ -75,6 +76,8 @@ struct RlOptions {
 };
 // The options with {run} in their folders replaced.
 RlOptions with_folders(RlOptions options, const std::string& run);
+// Whether some problem, also of the evaluation, is answered by a program.
+bool has_programs(const RlOptions& o);
 // Throws Error for values out of range.
 void check_rl_options(const RlOptions& o);
 

@@ -189,8 +189,8 @@ void RlSteps::evaluate(std::vector<Metric>* to) {
   TaskOptions tasks = o_.tasks;
   if (!o_.loop.eval_tasks.empty()) tasks.problems = o_.loop.eval_tasks;
   const PolicyUnderTest policy{c_.ctx, c_.model, tokenizer_, policy_selection(c_.model.config)};
-  const std::vector<TaskScore> scores =
-      evaluate_tasks(policy, TaskSource(tasks), RewardMix(o_.reward), {}, o_.rollout, o_.eval);
+  const std::vector<TaskScore> scores = evaluate_tasks(
+      policy, TaskSource(tasks), RewardMix(o_.reward), source_.tools(), o_.rollout, o_.eval);
   const std::vector<Metric> m = eval_metrics(scores);
   to->insert(to->end(), m.begin(), m.end());
 }

@@ -79,7 +79,7 @@ RolloutSource::RolloutSource(const Ctx& ctx, const Model& model, const Tokenizer
       options_(options),
       tasks_(options.tasks),
       rewards_(options.reward),
-      judge_(options.judge.empty() ? nullptr : std::make_unique<JudgeModel>(ctx, options.judge)),
+      verifiers_(ctx, options.verifiers, has_programs(options)),
       rounded_(rounded_copy(ctx, model, options.loop.rollout_bits)),
       runner_(ctx, rounded_ ? *rounded_ : model, options.rollout, policy_selection(model.config),
               end_tokens(model.config, tokenizer), static_cast<uint64_t>(options.loop.seed)) {
@@ -105,9 +105,7 @@ void RolloutSource::score(std::vector<Rollout>& group) {
   const double begin_s = now_s();
   const Task task = tasks_.draw(static_cast<uint64_t>(options_.loop.seed),
                                 static_cast<uint64_t>(group[0].group), Split::kTrain);
-  RewardTools tools;
-  if (judge_) tools.judge = &judge_->completer();
-  score_task(group, task, options_, tokenizer_, rewards_, tools);
+  score_task(group, task, options_, tokenizer_, rewards_, verifiers_.tools());
   if (reward_model_) score_by_model(group);
   reward_s_ += now_s() - begin_s;
 }

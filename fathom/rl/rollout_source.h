@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "fathom/rl/judge_model.h"
 #include "fathom/rl/rl_options.h"
 #include "fathom/rl/value_model.h"
 #include "fathom/rl/weight_copy.h"
@@ -48,6 +47,8 @@ class RolloutSource {
   // The policy was changed and packed.
   void weights_changed(int64_t version);
   RolloutStats take_stats() { return runner_.take_stats(); }
+  // For evaluations of the same policy.
+  RewardTools tools() { return verifiers_.tools(); }
   double take_reward_s() { return std::exchange(reward_s_, 0); }
 
   // Files in the folder of a checkpoint; loading needs a source of that checkpoint's version.
@@ -66,7 +67,7 @@ class RolloutSource {
   RlOptions options_;
   TaskSource tasks_;
   RewardMix rewards_;
-  std::unique_ptr<JudgeModel> judge_;
+  Verifiers verifiers_;
   std::optional<ValueModel> reward_model_;
   std::unique_ptr<Model> rounded_;  // with rollout_bits: what is sampled from
   RolloutRunner runner_;

@@ -20,6 +20,11 @@ void add_answer(TaskScore& s, const ModelAnswer& a, const RewardSheet& sheet, do
   s.thinking += a.form == AnswerForm::kThought;
   s.truncated += a.stop == StopReason::kLength;
   s.language += language;
+  s.unscored += !sheet.complete;
+  const auto rubric = std::ranges::find(sheet.parts, "rubric", &RewardPart::name);
+  if (rubric == sheet.parts.end() || !sheet.right) return;
+  ++s.num_judged;
+  s.agreement += (rubric->value > 0.5) == *sheet.right;
 }
 
 void add_problem(TaskScore& s, int64_t n, int64_t right) {
@@ -33,8 +38,10 @@ void add_problem(TaskScore& s, int64_t n, int64_t right) {
 
 TaskScore means(TaskScore s) {
   const double n = static_cast<double>(std::max<int64_t>(s.answers, 1));
-  for (double* x : {&s.accuracy, &s.reward, &s.tokens, &s.thinking, &s.truncated, &s.language})
+  for (double* x :
+       {&s.accuracy, &s.reward, &s.tokens, &s.thinking, &s.truncated, &s.language, &s.unscored})
     *x /= n;
+  s.agreement /= static_cast<double>(std::max<int64_t>(s.num_judged, 1));
   for (double& p : s.pass_at) p /= static_cast<double>(std::max<int64_t>(s.problems, 1));
   return s;
 }

@@ -31,10 +31,15 @@ struct TaskScore {
   std::string domain;  // empty: all
   int64_t problems = 0, answers = 0;
   double accuracy = 0, reward = 0;
-  double tokens = 0;            // sampled, per answer
-  double thinking = 0;          // share of answers with a thought that ended
-  double language = 0;          // language_share
-  double truncated = 0;         // share cut at the limit
+  double tokens = 0;     // sampled, per answer
+  double thinking = 0;   // share of answers with a thought that ended
+  double language = 0;   // language_share
+  double truncated = 0;  // share cut at the limit
+  double unscored = 0;   // share without a reward, as a judge or verifier failed
+  // Answers that the verifier and the rubric both decide, and the share of them where they agree:
+  // more than half of the rubric is met just when the answer is right.
+  int64_t num_judged = 0;
+  double agreement = 0;
   std::vector<double> pass_at;  // k = 1, 2, 4, ... up to the answers per problem, unbiased
 };
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 
 #include "fathom/base/error.h"
 #include "fathom/task/reward/reward.h"
@@ -38,18 +39,23 @@ std::vector<std::string> verify_mathematics(AnswerGroup& group, bool tags, MathC
   const std::string& gold = group.problem.answer;
   const MathOptions options{.literal = true};  // the question is no answer to itself
   for (const ModelAnswer& a : group.answers) {
-    group.right.emplace_back(false);
-    notes.emplace_back();
+    std::optional<bool>& right = group.right.emplace_back(false);
+    std::string& note = notes.emplace_back();
     if (!a.finished()) continue;
     const std::string answer =
         tags ? std::string(checked_answer(a, tags)) : extract_answer(a.content).text;
-    const MathVerdict verdict =
-        checker ? checker->check(gold, answer, options) : check_math(gold, answer, options);
-    if (verdict.result == MathResult::kUnparsableGold) group.right.back().reset();
-    if (verdict.result == MathResult::kEqual)
-      group.right.back() = true;
-    else
-      notes.back() = fmt::format("{}: {}", math_result_name(verdict.result), verdict.reason);
+    try {
+      const MathVerdict verdict =
+          checker ? checker->check(gold, answer, options) : check_math(gold, answer, options);
+      if (verdict.result == MathResult::kUnparsableGold) right.reset();
+      if (verdict.result == MathResult::kEqual)
+        right = true;
+      else
+        note = fmt::format("{}: {}", math_result_name(verdict.result), verdict.reason);
+    } catch (const Error& e) {  // no worker: it says nothing about the answer
+      right.reset();
+      note = e.message();
+    }
   }
   return notes;
 }
@@ -63,9 +69,11 @@ std::string one_line(const CodeResult& result) {
   return std::string(text.substr(text.rfind('\n') + 1));
 }
 
-// The same for programs, which pass all tests or are wrong. Nothing where the sandbox fails.
+// The same for programs, which pass all tests or are wrong. Nothing where the sandbox fails. Equal
+// texts are run once.
 std::vector<std::string> verify_programs(AnswerGroup& group, bool tags, CodeVerifier* verifier) {
   std::vector<std::string> notes;
+  std::map<std::string_view, CodeResult> results;
   for (const ModelAnswer& a : group.answers) {
     std::optional<bool>& right = group.right.emplace_back(false);
     std::string& note = notes.emplace_back();
@@ -75,7 +83,11 @@ std::vector<std::string> verify_programs(AnswerGroup& group, bool tags, CodeVeri
       note = "no sandbox to run it in";
       continue;
     }
-    const CodeResult result = verifier->check(checked_answer(a, tags), *group.code);
+    const std::string_view text = checked_answer(a, tags);
+    auto known = results.find(text);
+    if (known == results.end())
+      known = results.emplace(text, verifier->check(text, *group.code)).first;
+    const CodeResult& result = known->second;
     if (result.verdict == CodeVerdict::kUnknown) right.reset();
     if (result.verdict == CodeVerdict::kPass)
       right = true;
@@ -91,7 +103,8 @@ std::vector<std::string> verify_answers(AnswerGroup& group, const RewardTools& t
   if (!group.right.empty()) return {};
   if (group.code != nullptr) return verify_programs(group, tags, tools.code);
   if (group.problem.answer.empty()) return {};
-  if (group.problem.family.empty() && group.domain == kMathDomain)
+  const std::string& family = group.problem.family;
+  if (family.empty() ? group.domain == kMathDomain : find_family(family).by_value)
     return verify_mathematics(group, tags, checker);
   for (const ModelAnswer& a : group.answers) {
     const std::string_view answer = checked_answer(a, tags);
@@ -115,8 +128,10 @@ std::string first_verdict(const ModelAnswer& a, const std::optional<bool>& right
 }  // namespace
 
 RewardMix::RewardMix(const RewardOptions& options) : options_(options) {
+  expect_at_least("math_deadline_ms", static_cast<double>(options.math_deadline_ms), 1);
   if (!options.math_worker.empty())
-    math_ = std::make_shared<MathChecker>(MathCheckerOptions{.command = options.math_worker});
+    math_ = std::make_shared<MathChecker>(MathCheckerOptions{
+        .command = options.math_worker, .deadline_ms = options.math_deadline_ms});
   for (const std::string& spec : options.rewards) {
     std::string_view rest = spec;
     double weight = 1;

@@ -29,6 +29,7 @@ struct RewardOptions {
   std::vector<std::string> reward_gates;
   bool answer_tags = false;
   std::vector<std::string> math_worker;
+  int64_t math_deadline_ms = 5000;
   std::string language = "auto";
   int64_t soft_overlong_tokens = 0;
   int64_t judge_votes = 1, judge_tries = 3, judge_max_tokens = 1024;
@@ -42,6 +43,7 @@ struct RewardOptions {
     o.add("answer_tags", &answer_tags, "the answer stands in <answer> and </answer>");
     o.add("math_worker", &math_worker,
           "program and arguments of the process that checks mathematical answers; none: this one");
+    o.add("math_deadline_ms", &math_deadline_ms, "of one check; then that process is killed");
     o.add("language", &language,
           "scripts that the language reward expects, as latin or han+kana; auto: the prompt's; "
           "digits: 0-9 against the digits of other scripts");

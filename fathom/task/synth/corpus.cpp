@@ -97,7 +97,8 @@ SftExample sft_example(const CorpusOptions& options, const ProblemMix& mix, uint
   Rng rng(seed_of(options), "corpus.sft", index);
   const bool thinking = rng.uniform() < options.thinking_share;
   const Problem problem = mix.draw(rng, Split::kTrain);
-  return {thinking ? with_noise(options, problem, rng) : problem, thinking};
+  const bool shows_steps = thinking || find_family(problem.family).tests != nullptr;
+  return {shows_steps ? with_noise(options, problem, rng) : problem, thinking};
 }
 
 Problem held_out_problem(const CorpusOptions& options, const ProblemMix& mix, uint64_t index) {

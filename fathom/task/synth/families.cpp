@@ -8,6 +8,7 @@
 #include "fathom/base/error.h"
 #include "fathom/base/options.h"
 #include "fathom/task/synth/generators.h"
+#include "fathom/task/synth/program.h"
 #include "fathom/text/utf8.h"
 
 namespace fathom {
@@ -18,6 +19,8 @@ constexpr FamilyEntry kFamilies[] = {
      "two to four numbers, column by column with carries"},
     {"countdown", "search", 4, synth::make_countdown,
      "reach a target from three or four numbers by search"},
+    {"fractions", "math", 3, synth::make_fractions,
+     "sum, difference or product of two fractions, right by value", nullptr, true},
     {"gcd", "math", 4, synth::make_gcd, "greatest common divisor by repeated subtraction"},
     {"maze", "search", 3, synth::make_maze, "shortest path on a grid by breadth-first search"},
     {"mod10", "math", 8, synth::make_mod10_chain, "operator chain modulo 10, left to right",
@@ -30,12 +33,23 @@ constexpr FamilyEntry kFamilies[] = {
     {"string_edit", "strings", 4, synth::make_string_edit,
      "reverse, dedup, replace, uppercase, rotate"},
 };
+constexpr FamilyEntry kPrograms = {
+    kPythonFamily,
+    "code",
+    kMaxProgramDifficulty,
+    synth::make_python,
+    "a program for a list of numbers, told in words and run against hidden tests",
+    synth::spoil_python,
+    false,
+    synth::python_tests};
 static_assert(std::ranges::is_sorted(kFamilies, {}, &FamilyEntry::name));
 
 constexpr uint64_t kHeldOutOneIn = 50;
 
-// Family and prompt, with the operands of a commutative prompt in sorted order.
+// Family and prompt, with the operands of a commutative prompt in sorted order; of programs what
+// they do, without the example.
 std::string split_key(const Problem& problem) {
+  if (problem.family == kPythonFamily) return problem.answer;
   std::string key = problem.prompt;
   const char op = problem.family == "addition" ? '+' : problem.family == "multiplication" ? '*' : 0;
   if (op != 0) {
@@ -63,6 +77,8 @@ const FamilyEntry& find_family(std::string_view name) {
     if (entry.name == name) return entry;
     names.emplace_back(entry.name);
   }
+  if (name == kPrograms.name) return kPrograms;
+  names.emplace_back(kPrograms.name);
   const std::string near = nearest_name(name, names);
   throw Error(Code::kNotFound, fmt::format("no problem family is called '{}'", name),
               near.empty() ? "families: " + synth::join(names, ", ")
@@ -98,7 +114,7 @@ Problem spoil_problem(const Problem& problem, double wrong_share, Rng& rng) {
   if (family.spoil == nullptr) {
     throw Error(Code::kInvalidArgument,
                 fmt::format("wrong_step_share: {} has no steps that can be spoiled", family.name),
-                "use the families mod10 and modn, or a share of 0");
+                "use the families mod10, modn and python, or a share of 0");
   }
   Problem spoiled = problem;
   family.spoil(spoiled, wrong_share, rng);

@@ -12,11 +12,13 @@ namespace fathom::synth {
 
 Problem make_addition(Rng& rng, int difficulty);
 Problem make_countdown(Rng& rng, int difficulty);
+Problem make_fractions(Rng& rng, int difficulty);
 Problem make_gcd(Rng& rng, int difficulty);
 Problem make_maze(Rng& rng, int difficulty);
 Problem make_mod10_chain(Rng& rng, int difficulty);
 Problem make_mod_chain(Rng& rng, int difficulty);
 Problem make_multiplication(Rng& rng, int difficulty);
+Problem make_python(Rng& rng, int difficulty);
 Problem make_sort_letters(Rng& rng, int difficulty);
 Problem make_sort_numbers(Rng& rng, int difficulty);
 Problem make_string_edit(Rng& rng, int difficulty);
@@ -24,6 +26,9 @@ Problem make_string_edit(Rng& rng, int difficulty);
 // Rewrites thinking and answer of a chain: each step goes wrong with that probability, and the
 // chain goes on from there.
 void spoil_chain(Problem& problem, double wrong_share, Rng& rng);
+// The same for a program: each step may become any step.
+void spoil_python(Problem& problem, double wrong_share, Rng& rng);
+CodeProblem python_tests(const Problem& problem);
 
 // The sum of the rows (decimal, equally wide, zero-padded) column by column from the right. A
 // column is "carry+a+b=ss", then "+c=ss" for each further row, then ">" and the result so far:

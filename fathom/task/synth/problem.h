@@ -17,6 +17,8 @@
 
 namespace fathom {
 
+struct CodeProblem;
+
 struct Problem {
   std::string family;
   std::string prompt;
@@ -32,11 +34,15 @@ struct FamilyEntry {
   Problem (*make)(Rng& rng, int difficulty);
   std::string_view doc;
   void (*spoil)(Problem& problem, double wrong_share, Rng& rng) = nullptr;  // see spoil_problem
+  bool by_value = false;  // answers are mathematics, any text of the same value is right
+  // Where the answer is a program: its tests, which follow from the prompt. Throws Error when the
+  // prompt is not one of the family's.
+  CodeProblem (*tests)(const Problem& problem) = nullptr;
 };
 
-// All families, sorted by name.
+// All families but those whose answers are programs, sorted by name.
 std::span<const FamilyEntry> families();
-// Throws Error (kNotFound) that names the nearest family.
+// Of all families. Throws Error (kNotFound) that names the nearest family.
 const FamilyEntry& find_family(std::string_view name);
 
 // One problem; draws from `rng`. Throws Error when the family is unknown or the difficulty is out
@@ -49,7 +55,8 @@ Problem make_problem(std::string_view family, Rng& rng, int difficulty);
 bool held_out(const Problem& problem);
 
 // Thinking in which each step is wrong with probability `wrong_share`, and the answer that it leads
-// to. Throws Error for families whose steps cannot be spoiled (all but the chains).
+// to; a program with such steps. Throws Error for families whose steps cannot be spoiled (all but
+// chains and programs).
 Problem spoil_problem(const Problem& problem, double wrong_share, Rng& rng);
 
 // The digits 0-9 of a text as those of Devanagari: a second language for numbers.

@@ -16,7 +16,9 @@ namespace {
 
 using List = std::vector<int64_t>;
 
-// `words` and `python` may have {0}, the step's number, 2 to 9.
+constexpr int64_t kLeastNumber = 2, kMostNumber = 9;
+
+// `words` and `python` may have {0}, the step's number.
 struct Step {
   const char* words;
   const char* python;  // statement on the list a
@@ -137,7 +139,7 @@ struct Plan {
 Plan draw_plan(Rng& rng, int difficulty) {
   Plan plan;
   for (const int64_t i : synth::draw_distinct(rng, difficulty, std::ssize(kSteps)))
-    plan.steps.emplace_back(&kSteps[i], rng.range(2, 9));
+    plan.steps.emplace_back(&kSteps[i], rng.range(kLeastNumber, kMostNumber));
   plan.end = &kEnds[rng.below(std::size(kEnds))];
   return plan;
 }
@@ -172,32 +174,83 @@ bool tests_tell(const Plan& plan, const std::vector<List>& inputs) {
 
 std::string line_of(const List& a) { return fmt::format("{}\n", fmt::join(a, " ")); }
 
-ProgramTask write_task(const Plan& plan, const List& example, const std::vector<List>& inputs,
-                       CodeLanguage language) {
+std::string in_words(const Step& step, int64_t k) {
+  return fmt::format(fmt::runtime(step.words), k);
+}
+
+std::string reference_of(const Plan& plan) {
+  std::string program = "a = [int(x) for x in input().split()]\n";
+  for (const auto& [step, k] : plan.steps)
+    program += fmt::format(fmt::runtime(step->python), k) + "\n";
+  return program + plan.end->python + "\n";
+}
+
+// A function of the plan alone, so that the prompt tells which tests a program has to pass.
+std::vector<List> inputs_of(const Plan& plan) {
+  Rng rng(hash_bytes(reference_of(plan)), "program.tests");
+  return draw_inputs(rng);
+}
+
+CodeProblem tests_of(const Plan& plan, CodeLanguage language) {
+  CodeProblem code{.language = language};
+  for (const List& a : inputs_of(plan)) code.tests.push_back({line_of(a), plan.run(a) + "\n"});
+  return code;
+}
+
+// What "N. WORDS" says.
+std::pair<const Step*, int64_t> find_step(std::string_view words) {
+  for (const Step& step : kSteps)
+    for (int64_t k = kLeastNumber; k <= kMostNumber; ++k)
+      if (in_words(step, k) == words) return {&step, k};
+  return {nullptr, 0};
+}
+
+const End* find_end(std::string_view words) {
+  for (const End& end : kEnds)
+    if (end.words == words) return &end;
+  return nullptr;
+}
+
+// The plan that a prompt of write_task tells.
+Plan read_plan(std::string_view prompt) {
+  Plan plan{{}, nullptr};
+  for (int number = 1; plan.end == nullptr; ++number) {
+    const std::string begin = fmt::format("\n{}. ", number);
+    const size_t at = prompt.find(begin);
+    if (at == std::string_view::npos)
+      throw Error(Code::kInvalidArgument, "expected the steps of a generated program in the prompt",
+                  "give other programs tests of their own");
+    prompt.remove_prefix(at + begin.size());
+    const std::string_view words = prompt.substr(0, prompt.find('\n'));
+    plan.end = find_end(words);
+    const auto step = find_step(words);
+    if (step.first) plan.steps.push_back(step);
+  }
+  return plan;
+}
+
+std::string fenced(const std::string& program) { return "```python\n" + program + "```"; }
+
+ProgramTask write_task(const Plan& plan, const List& example, CodeLanguage language) {
   ProgramTask task;
   task.difficulty = static_cast<int>(plan.steps.size());
-  task.code.language = language;
-  for (const List& a : inputs) task.code.tests.push_back({line_of(a), plan.run(a) + "\n"});
+  task.code = tests_of(plan, language);
+  task.reference = reference_of(plan);
   task.prompt = fmt::format(
       "Write a program in {}. It reads one line of integers, separated by blanks; the line may be "
       "empty. With the list of them it does the following, in this order.\n",
       language == CodeLanguage::kPython ? "Python" : "C++");
-  task.reference = "a = [int(x) for x in input().split()]\n";
   int number = 0;
-  for (const auto& [step, k] : plan.steps) {
-    task.prompt += fmt::format("{}. ", ++number) + fmt::format(fmt::runtime(step->words), k) + "\n";
-    task.reference += fmt::format(fmt::runtime(step->python), k) + "\n";
-  }
+  for (const auto& [step, k] : plan.steps)
+    task.prompt += fmt::format("{}. {}\n", ++number, in_words(*step, k));
   task.prompt += fmt::format("{}. {}\n", ++number, plan.end->words);
   task.prompt += fmt::format("For the input \"{}\" it prints \"{}\".\n", fmt::join(example, " "),
                              plan.run(example));
-  task.reference += std::string(plan.end->python) + "\n";
   return task;
 }
 
-// What is left when the language is not told.
 bool program_held_out(const ProgramTask& task) {
-  return held_out({.family = "program", .prompt = task.reference});
+  return held_out({.family = std::string(kPythonFamily), .answer = fenced(task.reference)});
 }
 
 }  // namespace
@@ -209,10 +262,9 @@ ProgramTask make_program_task(Rng& rng, int difficulty, CodeLanguage language) {
                             kMaxProgramDifficulty, difficulty));
   while (true) {
     const Plan plan = draw_plan(rng, difficulty);
-    const std::vector<List> inputs = draw_inputs(rng);
     const List example = draw_list(rng, 5, 9);
-    if (!tests_tell(plan, inputs)) continue;
-    return write_task(plan, example, inputs, language);
+    if (!tests_tell(plan, inputs_of(plan))) continue;
+    return write_task(plan, example, language);
   }
 }
 
@@ -223,4 +275,24 @@ ProgramTask make_program_task(Rng& rng, int difficulty, CodeLanguage language, S
   }
 }
 
+namespace synth {
+
+Problem make_python(Rng& rng, int difficulty) {
+  ProgramTask task = make_program_task(rng, difficulty, CodeLanguage::kPython);
+  return {.prompt = std::move(task.prompt), .answer = fenced(task.reference)};
+}
+
+CodeProblem python_tests(const Problem& problem) {
+  return tests_of(read_plan(problem.prompt), CodeLanguage::kPython);
+}
+
+void spoil_python(Problem& problem, double wrong_share, Rng& rng) {
+  Plan plan = read_plan(problem.prompt);
+  for (auto& step : plan.steps)
+    if (rng.uniform() < wrong_share)
+      step = {&kSteps[rng.below(std::size(kSteps))], rng.range(kLeastNumber, kMostNumber)};
+  problem.answer = fenced(reference_of(plan));
+}
+
+}  // namespace synth
 }  // namespace fathom

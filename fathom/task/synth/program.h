@@ -1,14 +1,18 @@
 // Generated programming problems: what to do with a line of integers, step by step, in words, and
-// hidden tests. Unlike families() the answer is a program, which only running it can judge.
+// hidden tests. Unlike families() the answer is a program, which only running it can judge; in
+// Python it is the family "python" (find_family).
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "fathom/base/rng.h"
 #include "fathom/task/synth/problem.h"
 #include "fathom/task/verify/code.h"
 
 namespace fathom {
+
+inline constexpr std::string_view kPythonFamily = "python";
 
 struct ProgramTask {
   std::string prompt;     // asks for a program in code.language, with one example

@@ -72,8 +72,9 @@ TEST_CASE("every step and every end of the programming problems does in Python w
   CodeVerifier verifier(sandbox, {});
   Rng rng(4, "program");
   std::set<std::string> lines;
-  for (int i = 0; i < 12; ++i) {
-    const ProgramTask task = make_program_task(rng, kMaxProgramDifficulty, CodeLanguage::kPython);
+  for (int i = 0; i < 40; ++i) {
+    const ProgramTask task =
+        make_program_task(rng, 1 + i % kMaxProgramDifficulty, CodeLanguage::kPython);
     const CodeResult r = verifier.check_source(task.reference, task.code);
     CHECK_MESSAGE(r.score == 1, task.prompt, task.reference, r.note);
     std::istringstream in(task.reference);
@@ -84,6 +85,28 @@ TEST_CASE("every step and every end of the programming problems does in Python w
     }
   }
   CHECK(lines.size() == 1 + 13 + 6);
+}
+
+TEST_CASE("the family of programs: tests follow from the prompt, noise changes the program only") {
+  const FamilyEntry& family = find_family(kPythonFamily);
+  Rng rng(5, "program"), again(5, "program");
+  const Problem problem = make_problem(kPythonFamily, rng, 2, Split::kTrain);
+  const ProgramTask task = make_program_task(again, 2, CodeLanguage::kPython, Split::kTrain);
+  CHECK(problem.prompt == task.prompt);
+  CHECK(problem.answer == "```python\n" + task.reference + "```");
+  const CodeProblem tests = family.tests(problem);
+  REQUIRE(tests.tests.size() == task.code.tests.size());
+  for (size_t i = 0; i < tests.tests.size(); ++i) {
+    CHECK(tests.tests[i].input == task.code.tests[i].input);
+    CHECK(tests.tests[i].expected == task.code.tests[i].expected);
+  }
+  CHECK(spoil_problem(problem, 0, rng).answer == problem.answer);
+  const Problem spoiled = spoil_problem(problem, 1, rng);
+  CHECK(spoiled.answer != problem.answer);
+  CHECK(spoiled.prompt == problem.prompt);
+  CHECK(held_out(make_problem(kPythonFamily, rng, 1, Split::kHeldOut)));
+  CHECK_THROWS_AS(family.tests({.family = "python", .prompt = "1. Print it."}), Error);
+  CHECK_THROWS_WITH_AS(find_family("pyton"), doctest::Contains("pyton"), Error);
 }
 
 }  // namespace fathom

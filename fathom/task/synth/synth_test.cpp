@@ -162,6 +162,27 @@ void check_string_edit(const Problem& p) {
   for (size_t i = 0; i < steps.size(); ++i) CHECK(steps[i][0] == row[i]);
 }
 
+// "a/b+c/d=?": all statements hold, and the answer has the value by cross-multiplication.
+void check_fractions(const Problem& p) {
+  std::string prompt = p.prompt.substr(0, p.prompt.find('='));
+  const size_t op = prompt.find_first_of("+-*");
+  const auto parts = [](const std::string& fraction) {
+    const std::vector<std::string> two = split(fraction, "/");
+    return std::pair(number(two[0]), number(two[1]));
+  };
+  const auto [a, b] = parts(prompt.substr(0, op));
+  const auto [c, d] = parts(prompt.substr(op + 1));
+  const bool minus = p.answer[0] == '-';
+  const auto [top, bottom] = parts(p.answer.substr(minus));
+  const int64_t want = prompt[op] == '*'   ? a * c
+                       : prompt[op] == '+' ? a * d + c * b
+                                           : a * d - c * b;
+  CHECK((minus ? -top : top) * b * d == want * bottom);
+  CHECK(top != 0);
+  for (const std::string& step : split(p.thinking, ";"))
+    if (step.find("=-") == std::string::npos) check_equalities(step);
+}
+
 // Only moves between open neighbour cells, every pointer one nearer to the goal, the walk is the
 // answer.
 void check_maze(const Problem& p) {
@@ -232,6 +253,8 @@ void check_thinking(const Problem& p) {
     check_maze(p);
   } else if (p.family == "countdown") {
     check_countdown(p);
+  } else if (p.family == "fractions") {
+    check_fractions(p);
   } else {
     FAIL("no check for ", p.family);
   }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -37,6 +38,29 @@ std::string text_or(const Json& line, const char* key, std::string otherwise) {
   return value ? value->as_string() : otherwise;
 }
 
+std::shared_ptr<const CodeProblem> read_code(const Json& json) {
+  auto code = std::make_shared<CodeProblem>();
+  const std::string language = text_or(json, "language", "python");
+  const auto known = code_language(language);
+  if (!known)
+    throw Error(Code::kInvalidArgument,
+                fmt::format("language: expected python or cpp, found '{}'", language));
+  code->language = *known;
+  code->checker = text_or(json, "checker", "");
+  for (const Json& test : json.at("tests").items())
+    code->tests.push_back({test.at("input").as_string(), test.at("expected").as_string()});
+  if (code->tests.empty()) throw Error(Code::kInvalidArgument, "code: expected tests, found none");
+  return code;
+}
+
+// The tests of a generated program.
+std::shared_ptr<const CodeProblem> family_tests(const Problem& problem) {
+  if (problem.family.empty()) return nullptr;
+  const FamilyEntry& family = find_family(problem.family);
+  if (family.tests == nullptr) return nullptr;
+  return std::make_shared<const CodeProblem>(family.tests(problem));
+}
+
 Task read_task(const Json& line) {
   Task task;
   Problem& p = task.problem;
@@ -48,6 +72,8 @@ Task read_task(const Json& line) {
   const std::string domain = p.family.empty() ? "" : std::string(find_family(p.family).domain);
   task.domain = text_or(line, "domain", domain);
   if (const Json* rubric = line.find("rubric")) task.rubric = rubric_from_json(*rubric);
+  const Json* code = line.find("code");
+  task.code = code ? read_code(*code) : family_tests(p);
   return task;
 }
 
@@ -58,6 +84,7 @@ AnswerGroup Task::group(int64_t max_tokens, uint64_t seed) const {
   group.problem = problem;
   group.domain = domain;
   group.rubric = rubric;
+  group.code = code;
   group.max_tokens = max_tokens;
   group.seed = seed;
   return group;
@@ -110,6 +137,7 @@ Task TaskSource::draw(uint64_t seed, uint64_t index, Split split) const {
   if (part.tasks.empty()) {
     task.problem = part.mix.draw(rng, split);
     task.domain = part.mix.parts()[0].family->domain;
+    task.code = family_tests(task.problem);
   } else {
     task = part.tasks[rng.below(part.tasks.size())];
   }
@@ -118,6 +146,13 @@ Task TaskSource::draw(uint64_t seed, uint64_t index, Split split) const {
                : thinks     ? TurnStart::kThinking
                             : TurnStart::kAnswer;
   return task;
+}
+
+bool TaskSource::has_programs() const {
+  return std::ranges::any_of(parts_, [](const Part& part) {
+    if (part.tasks.empty()) return part.mix.parts()[0].family->tests != nullptr;
+    return std::ranges::any_of(part.tasks, [](const Task& t) { return t.code != nullptr; });
+  });
 }
 
 std::vector<Task> read_tasks(const std::string& path) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct Task {
   std::string domain;  // of the family; a file's line may name its own
   TurnStart start = TurnStart::kThinking;
   std::vector<RubricItem> rubric;
+  std::shared_ptr<const CodeProblem> code = nullptr;  // where the answer is a program
   // The group that rewards see, without answers.
   AnswerGroup group(int64_t max_tokens, uint64_t seed) const;
 };
@@ -48,6 +50,7 @@ class TaskSource {
   // Task `index` of the stream `seed`; always the same. Generated ones come from `split`; a file is
   // taken as it is.
   Task draw(uint64_t seed, uint64_t index, Split split) const;
+  bool has_programs() const;  // among its tasks, whose answers have to be run
 
  private:
   struct Part {
@@ -62,8 +65,9 @@ class TaskSource {
 };
 
 // {"family", "difficulty", "prompt", "thinking", "answer"} as `fathom data corpus` writes held-out
-// problems, where all but the prompt may be absent; also "domain" and "rubric" (task/reward/
-// rubric.h). Throws Error that names file and line.
+// problems, where all but the prompt may be absent; also "domain", "rubric" (task/reward/rubric.h)
+// and "code": {"language", "tests": [{"input", "expected"}], "checker"}. Throws Error that names
+// file and line.
 std::vector<Task> read_tasks(const std::string& path);
 
 }  // namespace fathom

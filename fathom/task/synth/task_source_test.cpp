@@ -107,6 +107,29 @@ TEST_CASE("a file's problems keep their domain and rubric") {
   CHECK(from_file < 190);
 }
 
+TEST_CASE("programs bring their tests, generated or from a file") {
+  TaskOptions options;
+  options.problems = {"python:1-2"};
+  const TaskSource generated(options);
+  CHECK(generated.has_programs());
+  const Task task = generated.draw(1, 0, Split::kHeldOut);
+  CHECK(task.domain == "code");
+  REQUIRE(task.group(9, 1).code != nullptr);
+  CHECK(task.group(9, 1).code->tests.size() == 10);
+  const TaskFile file(
+      "{\"prompt\": \"Print 1.\", \"domain\": \"code\", \"code\": {\"language\": \"cpp\", "
+      "\"tests\": [{\"input\": \"\", \"expected\": \"1\"}]}}\n");
+  options.problems = {file.path};
+  CHECK(TaskSource(options).has_programs());
+  CHECK(read_tasks(file.path)[0].code->language == CodeLanguage::kCpp);
+  options.problems = {"mod10:1"};
+  CHECK_FALSE(TaskSource(options).has_programs());
+  for (const char* code : {"{}", "{\"tests\": []}", "{\"language\": \"cobol\", \"tests\": []}"}) {
+    const TaskFile bad(std::string("{\"prompt\": \"p\", \"code\": ") + code + "}\n");
+    CHECK_THROWS_AS(read_tasks(bad.path), Error);
+  }
+}
+
 TEST_CASE("mistakes in options and files are errors") {
   const auto fails = [](std::vector<std::string> problems, double share = 1) {
     TaskOptions options;

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "fathom/task/verify/math.h"
+
 namespace fathom {
 namespace {
 
@@ -42,6 +44,8 @@ bool answer_correct(const Problem& problem, std::string_view model_text) {
   const std::string answer = without_idle_blanks(final_answer(model_text));
   if (problem.family == "countdown") return countdown_correct(problem.prompt, answer);
   if (problem.family == "maze") return maze_correct(problem.prompt, answer);
+  if (!problem.family.empty() && find_family(problem.family).by_value)
+    return check_math(problem.answer, answer, {.literal = true}).result == MathResult::kEqual;
   return !answer.empty() && answer == without_idle_blanks(problem.answer);
 }
 

@@ -14,8 +14,8 @@ std::string_view final_answer(std::string_view model_text);
 
 // True when the final answer is right. Blanks around it and between its parts do not matter,
 // anything else does. A countdown answer is any expression with the target's value that uses each
-// number at most once; a maze answer is any shortest path; all other families have one right
-// answer. Never throws on model text.
+// number at most once; a maze answer is any shortest path; fractions are right by value; all other
+// families have one right answer. Never throws on model text.
 bool answer_correct(const Problem& problem, std::string_view model_text);
 
 // The two checkers that compute, for prompts of their family; false when the prompt is malformed.

@@ -65,6 +65,14 @@ TEST_CASE("blanks inside a number or between letters matter, other blanks do not
   CHECK_FALSE(answer_correct(letters, "ab"));
 }
 
+TEST_CASE("fractions are right by value, and the question is no answer") {
+  const Problem sum = fixed("fractions", "2/3+1/6=?", "15/18");
+  for (const char* right : {"15/18", "5/6", "\\frac{5}{6}", " 10 / 12 "})
+    CHECK_MESSAGE(answer_correct(sum, right), right);
+  for (const char* wrong : {"2/3+1/6", "5/7", "0.83", "15/18+0", "5/6 or 1", "18/15", "/", ""})
+    CHECK_MESSAGE(!answer_correct(sum, wrong), wrong);
+}
+
 TEST_CASE("countdown takes any right expression and each number at most once") {
   const std::string prompt = "make 24 from 4 6 1 1";
   for (const char* right :
