@@ -10,6 +10,7 @@
 #include "fathom/rl/rollout_store.h"
 #include "fathom/rl/sft_records.h"
 #include "fathom/task/synth/corpus.h"
+#include "fathom/task/synth/marks.h"
 #include "fathom/text/bpe_trainer.h"
 #include "fathom/text/chat_tokens.h"
 #include "fathom/train/data/packer.h"
@@ -173,9 +174,24 @@ int data_from_rollouts(Args args) {
   return kExitOk;
 }
 
+int data_marks(Args args) {
+  MarkOptions options;
+  CommandLine line("data marks",
+                   "answers with an exact checker's marks for a judge, and tasks with rubrics");
+  options.fields(line.options());
+  line.example("fathom data marks --output marks --families sort_letters:1-3");
+  if (!line.parse(args)) return kExitOk;
+  if (options.output.empty()) throw UsageError("--output: expected a folder, found nothing");
+  make_marks(options);
+  fmt::print("{}: {} marked answers, {} tasks, {} held-out tasks\n", options.output,
+             options.records, options.tasks, options.held_out_tasks);
+  return kExitOk;
+}
+
 constexpr Command kParts[] = {
     {"corpus", "generated problems with worked thinking", data_corpus},
     {"from-rollouts", "good answers of runs as chats for fine-tuning", data_from_rollouts},
+    {"marks", "marked answers for a judge, and tasks with rubrics", data_marks},
     {"pack", "texts to token shards", data_pack},
     {"tokenizer", "a byte-level BPE vocabulary from texts", data_tokenizer},
 };
