@@ -12,14 +12,16 @@ namespace fathom {
 namespace {
 
 // Sums; divided at the end.
-void add_answer(TaskScore& s, const ModelAnswer& a, const RewardSheet& sheet, double language) {
+void add_answer(TaskScore& s, const ModelAnswer& a, const RewardSheet& sheet,
+                std::optional<double> language) {
   ++s.answers;
   s.accuracy += sheet.right.value_or(false);
   s.reward += sheet.reward;
   s.tokens += static_cast<double>(a.num_tokens);
   s.thinking += a.form == AnswerForm::kThought;
   s.truncated += a.stop == StopReason::kLength;
-  s.language += language;
+  s.language += language.value_or(0);
+  s.num_language += language.has_value();
   s.unscored += !sheet.complete;
   const auto rubric = std::ranges::find(sheet.parts, "rubric", &RewardPart::name);
   if (rubric == sheet.parts.end() || !sheet.right) return;
@@ -38,9 +40,9 @@ void add_problem(TaskScore& s, int64_t n, int64_t right) {
 
 TaskScore means(TaskScore s) {
   const double n = static_cast<double>(std::max<int64_t>(s.answers, 1));
-  for (double* x :
-       {&s.accuracy, &s.reward, &s.tokens, &s.thinking, &s.truncated, &s.language, &s.unscored})
+  for (double* x : {&s.accuracy, &s.reward, &s.tokens, &s.thinking, &s.truncated, &s.unscored})
     *x /= n;
+  s.language = s.num_language > 0 ? s.language / static_cast<double>(s.num_language) : 1;
   s.agreement /= static_cast<double>(std::max<int64_t>(s.num_judged, 1));
   for (double& p : s.pass_at) p /= static_cast<double>(std::max<int64_t>(s.problems, 1));
   return s;
@@ -97,7 +99,7 @@ std::vector<TaskScore> evaluate_tasks(const PolicyUnderTest& policy, const TaskS
     int64_t num_right = 0;
     for (size_t i = 0; i < group.size(); ++i) {
       const ModelAnswer& a = answers.answers[i];
-      const double language = language_share(a, rewards.options().language, task.problem.prompt);
+      const auto language = language_share(a, rewards.options().language, task.problem.prompt);
       num_right += sheets[i].right.value_or(false);
       for (TaskScore* s : {&all, &domain}) add_answer(*s, a, sheets[i], language);
     }

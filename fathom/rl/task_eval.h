@@ -29,11 +29,11 @@ void check_task_eval_options(const TaskEvalOptions& o);
 // Means over answers.
 struct TaskScore {
   std::string domain;  // empty: all
-  int64_t problems = 0, answers = 0;
+  int64_t problems = 0, answers = 0, num_language = 0;
   double accuracy = 0, reward = 0;
   double tokens = 0;     // sampled, per answer
   double thinking = 0;   // share of answers with a thought that ended
-  double language = 0;   // language_share
+  double language = 0;   // mean language_share of answers that have one; 1: none has
   double truncated = 0;  // share cut at the limit
   double unscored = 0;   // share without a reward, as a judge or verifier failed
   // Answers that the verifier and the rubric both decide, and the share of them where they agree:

@@ -70,9 +70,11 @@ struct AnswerGroup {
 };
 
 // Of the letters (with "digits": the digits) of thinking and content, the share in the scripts of
-// RewardOptions::language; 1 when there are none. `prompt` tells what "auto" means.
-double language_share(const ModelAnswer& answer, const std::string& language,
-                      const std::string& prompt);
+// RewardOptions::language; nothing when there are none. `prompt` tells what "auto" means. Latin
+// names in a text of an East Asian script do not count; a Japanese text has kana, without them it
+// is Chinese.
+std::optional<double> language_share(const ModelAnswer& answer, const std::string& language,
+                                     const std::string& prompt);
 
 // What rewards may use besides the answers.
 struct RewardTools {

@@ -18,12 +18,44 @@ bool well_formed(const ModelAnswer& a, bool tags) {
   return a.form == AnswerForm::kThought && !blank(a.thinking);
 }
 
+constexpr ScriptSet kJapanese = script_bit(Script::kHan) | script_bit(Script::kKana);
+constexpr ScriptSet kEastAsian = kJapanese | script_bit(Script::kHangul);
+constexpr int64_t kMostHanAlone = 8;  // letters of a Japanese text that has no kana, as a name
+
+int64_t letters_of(const ScriptCounts& counts, Script s) {
+  return counts.letters[static_cast<size_t>(s)];
+}
+
 ScriptSet expected_scripts(const std::string& language, const std::string& prompt) {
   if (language != "auto") return parse_script_set(language);
-  const Script main = count_scripts(prompt).main();
+  const ScriptCounts counts = count_scripts(prompt);
+  const Script main = counts.main();
   // Japanese and Korean texts mix their own letters with Han.
-  const bool with_han = main == Script::kKana || main == Script::kHangul;
-  return script_bit(main) | (with_han ? script_bit(Script::kHan) : 0);
+  if (main == Script::kKana || (main == Script::kHan && letters_of(counts, Script::kKana) > 0))
+    return kJapanese;
+  return script_bit(main) | (main == Script::kHangul ? script_bit(Script::kHan) : 0);
+}
+
+// Answers without letters are neutral: they get the mean of those that are paid and have some.
+std::vector<RewardValue> language_of(const AnswerGroup& group, const RewardOptions& options,
+                                     bool right_only) {
+  std::vector<RewardValue> values(group.answers.size(), {0.0});
+  std::vector<size_t> neutral;
+  double sum = 0, n = 0;
+  for (size_t i = 0; i < group.answers.size(); ++i) {
+    const ModelAnswer& a = group.answers[i];
+    if (!a.finished() || (right_only && !is_right(group, i))) continue;
+    const auto share = language_share(a, options.language, group.problem.prompt);
+    if (!share) {
+      neutral.push_back(i);
+      continue;
+    }
+    values[i].value = *share;
+    sum += *share;
+    n += 1;
+  }
+  for (const size_t i : neutral) values[i].value = n > 0 ? sum / n : 0;
+  return values;
 }
 
 }  // namespace
@@ -51,22 +83,12 @@ std::vector<RewardValue> format(const AnswerGroup& group, const RewardOptions& o
 
 std::vector<RewardValue> language(const AnswerGroup& group, const RewardOptions& options,
                                   const RewardTools&) {
-  std::vector<RewardValue> values;
-  for (size_t i = 0; i < group.answers.size(); ++i) {
-    const ModelAnswer& a = group.answers[i];
-    const bool pays = a.finished() && is_right(group, i);
-    values.push_back({pays ? language_share(a, options.language, group.problem.prompt) : 0});
-  }
-  return values;
+  return language_of(group, options, true);
 }
 
 std::vector<RewardValue> language_always(const AnswerGroup& group, const RewardOptions& options,
                                          const RewardTools&) {
-  std::vector<RewardValue> values;
-  for (const ModelAnswer& a : group.answers)
-    values.push_back(
-        {a.finished() ? language_share(a, options.language, group.problem.prompt) : 0});
-  return values;
+  return language_of(group, options, false);
 }
 
 std::vector<RewardValue> thinking(const AnswerGroup& group, const RewardOptions&,
@@ -80,18 +102,25 @@ std::vector<RewardValue> thinking(const AnswerGroup& group, const RewardOptions&
 
 }  // namespace reward
 
-double language_share(const ModelAnswer& answer, const std::string& language,
-                      const std::string& prompt) {
+std::optional<double> language_share(const ModelAnswer& answer, const std::string& language,
+                                     const std::string& prompt) {
   const ScriptCounts counts = count_scripts(answer.thinking + '\n' + answer.content);
   int64_t good = counts.ascii_digits, all = counts.ascii_digits + counts.other_digits;
   if (language != "digits") {
-    const ScriptSet expected = reward::expected_scripts(language, prompt);
+    using namespace reward;
+    ScriptSet expected = expected_scripts(language, prompt);
+    const bool chinese =
+        letters_of(counts, Script::kKana) == 0 && letters_of(counts, Script::kHan) > kMostHanAlone;
+    if (expected == kJapanese && chinese) expected = script_bit(Script::kKana);
     good = 0;
     all = counts.num_letters();
+    if ((expected & kEastAsian) && !(expected & script_bit(Script::kLatin)))
+      all -= counts.name_letters;
     for (size_t s = 0; s < kNumScripts; ++s)
       if (expected & script_bit(static_cast<Script>(s))) good += counts.letters[s];
   }
-  return all > 0 ? static_cast<double>(good) / static_cast<double>(all) : 1;
+  if (all == 0) return std::nullopt;
+  return static_cast<double>(good) / static_cast<double>(all);
 }
 
 }  // namespace fathom

@@ -83,7 +83,34 @@ size_t span_bytes(std::string_view text, size_t at, std::array<bool, std::size(k
   return 0;
 }
 
-void count(char32_t code, bool in_span, ScriptCounts& counts) {
+// Follows the words of a passage of Latin letters, to tell names from sentences.
+class LatinPassage {
+ public:
+  void letter(char32_t code) {
+    if (!inside_word_) {
+      ++words_;
+      capitals_ = capitals_ && ((code >= 'A' && code <= 'Z') || (code >= 0xC0 && code <= 0xDE));
+    }
+    inside_word_ = true;
+    ++letters_;
+  }
+  void no_letter() { inside_word_ = false; }
+  // The passage is over; returns the letters of a name.
+  int64_t close() {
+    const int64_t name = words_ <= kMostNameWords && capitals_ ? letters_ : 0;
+    *this = {};
+    return name;
+  }
+
+ private:
+  static constexpr int64_t kMostNameWords = 3;
+  int64_t words_ = 0, letters_ = 0;
+  bool inside_word_ = false, capitals_ = true;
+};
+
+void count(char32_t code, bool in_span, LatinPassage& passage, ScriptCounts& counts) {
+  const bool letter = code == kReplacementChar || (CharTable::get()[code] & kLetter) != 0;
+  if (!letter || in_span) passage.no_letter();
   if (code >= '0' && code <= '9') {
     ++counts.ascii_digits;
   } else if (is_other_digit(code)) {
@@ -93,6 +120,10 @@ void count(char32_t code, bool in_span, ScriptCounts& counts) {
   } else if (CharTable::get()[code] & kLetter) {
     const Script script = script_of(code);
     if (in_span && (script == Script::kLatin || script == Script::kGreek)) return;
+    if (script == Script::kLatin)
+      passage.letter(code);
+    else
+      counts.name_letters += passage.close();
     ++counts.letters[static_cast<size_t>(script)];
   }
 }
@@ -111,14 +142,16 @@ Script ScriptCounts::main() const {
 
 ScriptCounts count_scripts(std::string_view text) {
   ScriptCounts counts;
+  LatinPassage passage;
   std::array<bool, std::size(kSpans)> absent{};
   size_t span_end = 0;
   for (size_t at = 0; at < text.size();) {
     if (at >= span_end) span_end = at + span_bytes(text, at, absent);
     const Utf8Char c = utf8_front(text.substr(at));
-    count(c.code, at < span_end, counts);
+    count(c.code, at < span_end, passage, counts);
     at += c.size_bytes;
   }
+  counts.name_letters += passage.close();
   return counts;
 }
 

@@ -27,6 +27,9 @@ std::string_view script_name(Script script);  // "latin"
 struct ScriptCounts {
   std::array<int64_t, kNumScripts> letters{};
   int64_t ascii_digits = 0, other_digits = 0;
+  // Of the Latin letters, those of passages that look like names inside other scripts: at most
+  // three words without letters of another script between them, all with a capital in front.
+  int64_t name_letters = 0;
   int64_t num_letters() const;
   Script main() const;  // that of most letters; the first of equals
 };

@@ -1,0 +1,28 @@
+// Rewards of proofs that a model grades itself: DeepSeekMath-V2's verifier, meta-verifier and
+// generator. (Training spec 1.11.)
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+namespace fathom {
+
+// The score of an analysis: what the one box holds that follows the last score phrase ("Based on my
+// evaluation, the final overall score should be:", "overal" too), where the evaluation phrase
+// ("Here is my evaluation of the solution:") stands before it. Nothing unless that is exactly 0,
+// 0.5 or 1 and nothing but blanks and a full stop follows: the analysis is then in bad form.
+std::optional<double> analysis_score(std::string_view analysis);
+
+// 1 - |said - truth|, times what the meta-verifier gives the analysis (1 when it is not asked).
+// Nothing said: 0.
+double verifier_reward(std::optional<double> said, double truth, double meta = 1);
+
+struct ProofWeights {
+  double proof = 0.76, analysis = 0.24;
+};
+// Of a proof with an analysis of its own: `verified` is the verifier's score of the proof, `said`
+// the proof's own. Nothing said: 0.
+double generator_reward(std::optional<double> said, double verified, double meta = 1,
+                        const ProofWeights& weights = {});
+
+}  // namespace fathom
