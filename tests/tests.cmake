@@ -49,6 +49,7 @@ if(TARGET fathom)
   script_test(train_collect train ${Python3_EXECUTABLE} tests/train/collect.py $<TARGET_FILE:fathom>)
   script_test(train_verifiers train ${Python3_EXECUTABLE} tests/train/verifiers.py $<TARGET_FILE:fathom>
               $<TARGET_FILE:math_worker>)
+  script_test(train_sweep train ${Python3_EXECUTABLE} tests/train/sweep.py $<TARGET_FILE:fathom>)
   script_test(train_checkpoints train ${Python3_EXECUTABLE} tests/train/checkpoints.py $<TARGET_FILE:fathom>)
   script_test(train_dump_diff train ${Python3_EXECUTABLE} tests/train/dump_diff.py $<TARGET_FILE:fathom>)
   script_test(golden_altered golden ${Python3_EXECUTABLE} tests/golden/altered_test.py $<TARGET_FILE:fathom>)

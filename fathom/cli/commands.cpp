@@ -31,6 +31,8 @@ int cmd_quantize(Args args);
 int cmd_report(Args args);
 int cmd_rollouts(Args args);
 int cmd_solve(Args args);
+int cmd_stabilisers(Args args);
+int cmd_sweep(Args args);
 int cmd_synth_checkpoint(Args args);
 int cmd_tokenize(Args args);
 int cmd_train(Args args);
@@ -56,6 +58,9 @@ constexpr Command kCommands[] = {
     {"rollouts", "read the answers that reinforcement learning sampled, or replay them",
      cmd_rollouts},
     {"solve", "let a model answer held-out problems and count what is right", cmd_solve},
+    {"stabilisers", "show what the stabilisers of reinforcement learning control exactly",
+     cmd_stabilisers},
+    {"sweep", "compare arms of a recipe over regimes, learning rates and seeds", cmd_sweep},
     {"synth-checkpoint", "write a checkpoint of any shape with random weights",
      cmd_synth_checkpoint},
     {"tokenize", "cut a text into the tokens of a model, and join them again", cmd_tokenize},

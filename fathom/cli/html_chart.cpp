@@ -212,6 +212,10 @@ std::string marks(const Chart& chart, const Axis& xs) {
   return out + "</g>";
 }
 
+size_t color_of(const ChartLine& line, size_t place) {
+  return (line.color >= 0 ? static_cast<size_t>(line.color) : place) % kColors;
+}
+
 std::string svg(const Chart& chart, Scale y_scale, const char* css_class) {
   const Axis xs = make_axis(chart.lines, false, chart.x_scale, kLeft, kWidth - kRight);
   const Axis ys = make_axis(chart.lines, true, y_scale, kHeight - kBottom, kTop);
@@ -224,8 +228,12 @@ std::string svg(const Chart& chart, Scale y_scale, const char* css_class) {
     const std::vector<double> mean = running_mean(line.y, chart.smooth);
     const bool smoothed = chart.smooth > 1 && is_noisy(line.y, mean);
     const PathText raw = trace(line.x, line.y, xs, ys, chart.points);
-    out += fmt::format("<g class=\"line c{}{}\"><title>{}</title>", i % kColors,
-                       i < kColors ? "" : " dash", html_escape(line.name));
+    out += fmt::format("<g class=\"line c{}{}\"><title>{}</title>", color_of(line, i),
+                       line.color >= 0 || i < kColors ? "" : " dash", html_escape(line.name));
+    if (line.faint) {
+      out += fmt::format("<path class=\"faint\" d=\"{}\"/></g>\n", raw.d);
+      continue;
+    }
     if (smoothed) out += fmt::format("<path class=\"faint\" d=\"{}\"/>", raw.d);
     const PathText main = smoothed ? trace(line.x, mean, xs, ys, false) : raw;
     out += fmt::format("<path class=\"main\" data-name=\"{}\" data-v=\"{}\" d=\"{}\"/>{}</g>\n",
@@ -239,11 +247,12 @@ std::string legend(const Chart& chart) {
   std::string out = "<div class=\"legend\">";
   for (size_t i = 0; i < chart.lines.size(); ++i) {
     const ChartLine& line = chart.lines[i];
+    if (line.faint) continue;
     const auto bad = std::ranges::count_if(line.y, [](double v) { return !std::isfinite(v); });
     std::optional<double> last;
     for (const double v : line.y)
       if (std::isfinite(v)) last = v;
-    out += fmt::format("<span class=\"c{}\"><i></i>{}", i % kColors, html_escape(line.name));
+    out += fmt::format("<span class=\"c{}\"><i></i>{}", color_of(line, i), html_escape(line.name));
     if (last && !chart.points) out += fmt::format(" <b>{}</b>", value_text(*last));
     if (bad > 0) out += fmt::format(" <em>{} not finite</em>", bad);
     out += "</span>";

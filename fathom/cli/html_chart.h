@@ -18,7 +18,9 @@ enum class Scale : uint8_t {
 struct ChartLine {
   std::string name;
   std::vector<double> x,
-      y;  // x ascending; y that is not finite leaves a gap and is counted in the legend
+      y;           // x ascending; y that is not finite leaves a gap and is counted in the legend
+  int color = -1;  // of the eight; negative: by its place among the lines
+  bool faint = false;  // thin, not in the legend: one of many runs behind their mean
 };
 
 struct ChartMark {  // a vertical line with a word at its top

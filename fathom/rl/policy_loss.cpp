@@ -23,6 +23,7 @@ double mean_difference(std::span<const double> a, std::span<const double> b) {
 }
 
 std::span<const double> denominator(const SequenceInput& in, const PolicyOptions& o) {
+  if (o.old == "current") return in.logp;
   return o.old == "prox" ? in.prox : in.behaviour;
 }
 

@@ -75,6 +75,17 @@ TEST_CASE("cispo keeps the gradient of every token and clips its weight only") {
   CHECK(one_token(0.1, -2, o).coefficient[0] == doctest::Approx(-1.6));
 }
 
+TEST_CASE("old = current: the ratio is 1 whatever the behaviour was, only the mask still sees it") {
+  PolicyOptions o;
+  o.old = "current";
+  for (const double ratio : {0.01, 1.0, 50.0}) {
+    const SequenceTerms s = one_token(ratio, -2, o);
+    CHECK(s.ratio[0] == 1);
+    CHECK(s.coefficient[0] == -2);
+    CHECK(s.divergence == doctest::Approx(-std::log(ratio)));
+  }
+}
+
 TEST_CASE("detached weights: TIS caps prox / behaviour, IcePop drops what lies outside its band") {
   PolicyOptions o = policy_preset("tis");
   // prox / behaviour 3, policy / prox 1.1

@@ -167,7 +167,8 @@ void PolicyOptions::fields(OptionSet& o) {
   o.add("advantage", &advantage,
         "mean, mean_std, mean_sample_std, leave_one_out, none: the reward itself, or critic");
   o.add("advantage_epsilon", &advantage_epsilon, "added to the standard deviation");
-  o.add("old", &old, "denominator of the ratio: behaviour, or prox (the trainer's own)");
+  o.add("old", &old,
+        "denominator of the ratio: behaviour, prox (the trainer's own) or current (ratio 1)");
   o.add("ratio", &ratio, "token, sequence (geometric mean) or output (product)");
   o.add("surrogate", &surrogate, "clip, cispo, ratio or off");
   o.add("clip_low", &clip_low, "the ratio is clipped below 1 - clip_low");
@@ -196,7 +197,7 @@ void PolicyOptions::fields(OptionSet& o) {
 void check_policy_options(const PolicyOptions& o) {
   expect_word("advantage", o.advantage,
               {"mean", "mean_std", "mean_sample_std", "leave_one_out", "none", "critic"});
-  expect_word("old", o.old, {"behaviour", "prox"});
+  expect_word("old", o.old, {"behaviour", "prox", "current"});
   expect_word("ratio", o.ratio, {"token", "sequence", "output"});
   expect_word("surrogate", o.surrogate, {"clip", "cispo", "ratio", "off"});
   expect_word("importance", o.importance, {"none", "tis", "icepop"});

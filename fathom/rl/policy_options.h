@@ -19,7 +19,9 @@ struct PolicyOptions {
   double advantage_epsilon = 1e-6;  // added to the standard deviation
 
   // r = pi / old
-  std::string old = "behaviour";   // behaviour, or prox (decoupled PPO)
+  // behaviour, prox (decoupled PPO), or current: the policy itself, as of trainers that compute
+  // "old" just before the step; r is 1 and staleness is invisible to the surrogate
+  std::string old = "behaviour";
   std::string ratio = "token";     // token, sequence (GSPO: geometric mean) or output (product)
   std::string surrogate = "clip";  // clip, cispo, ratio (r A) or off
   double clip_low = 0.2, clip_high = 0.2;
