@@ -82,7 +82,8 @@ std::string read_file(const std::string& path) {
   return out;
 }
 
-AtomicWriter::AtomicWriter(const std::string& path) : path_(path) {
+AtomicWriter::AtomicWriter(const std::string& path, Durability durability)
+    : path_(path), durability_(durability) {
   static std::atomic<unsigned> serial{0};
   temporary_ = fmt::format("{}.tmp.{}.{}", path, ::getpid(), serial.fetch_add(1));
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -117,7 +118,7 @@ void AtomicWriter::write(const void* data, size_t size_bytes) {
 }
 
 void AtomicWriter::commit() {
-  if (::fsync(fd_) != 0) fail("sync");
+  if (durability_ == Durability::kSynced && ::fsync(fd_) != 0) fail("sync");
   if (::close(std::exchange(fd_, -1)) != 0) {
     const int err = errno;
     ::unlink(temporary_.c_str());
@@ -128,7 +129,7 @@ void AtomicWriter::commit() {
     ::unlink(temporary_.c_str());
     fail_errno("rename", path_, err);
   }
-  sync_folder(parent_of(path_));
+  if (durability_ == Durability::kSynced) sync_folder(parent_of(path_));
 }
 
 void write_file_atomic(const std::string& path, std::string_view bytes) {
@@ -269,6 +270,13 @@ uint64_t file_size(const std::string& path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) fail_errno("read the size of", path, errno);
   return static_cast<uint64_t>(info.st_size);
+}
+
+std::string file_stamp(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) fail_errno("read the times of", path, errno);
+  return fmt::format("{} {} {}.{:09} {}.{:09}", info.st_ino, info.st_size, info.st_mtim.tv_sec,
+                     info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec);
 }
 
 void sync_folder(const std::string& path) {

@@ -19,11 +19,15 @@ std::string read_file(const std::string& path);  // throws Error with path and r
 // thrown.
 void write_file_atomic(const std::string& path, std::string_view bytes);
 
+// kSynced: a committed file survives a crash of the machine. kUnsynced: the bytes of a file may be
+// lost then; its reader has to notice.
+enum class Durability : uint8_t { kSynced, kUnsynced };
+
 // The same in pieces, for files larger than memory should hold. Destroying it without commit()
-// removes the temporary file.
+// removes the temporary file. Temporary names are PATH.tmp.PROCESS.NUMBER.
 class AtomicWriter {
  public:
-  explicit AtomicWriter(const std::string& path);
+  explicit AtomicWriter(const std::string& path, Durability durability = Durability::kSynced);
   ~AtomicWriter();
   AtomicWriter(const AtomicWriter&) = delete;
   AtomicWriter& operator=(const AtomicWriter&) = delete;
@@ -33,6 +37,7 @@ class AtomicWriter {
  private:
   [[noreturn]] void fail(const char* action);
   std::string path_, temporary_;
+  Durability durability_;
   int fd_ = -1;
 };
 
@@ -92,6 +97,9 @@ bool folder_exists(const std::string& path);
 void make_folders(const std::string& path);                     // like mkdir -p; throws Error
 std::vector<std::string> list_folder(const std::string& path);  // names, sorted; throws Error
 uint64_t file_size(const std::string& path);                    // bytes; throws Error
-void sync_folder(const std::string& path);                      // fsync, so that renames in it last
+// Another text whenever the file may have changed: number, size and times of the file; throws
+// Error.
+std::string file_stamp(const std::string& path);
+void sync_folder(const std::string& path);  // fsync, so that renames in it last
 
 }  // namespace fathom

@@ -14,6 +14,7 @@
 #include "fathom/cli/conversation.h"
 #include "fathom/cli/line_reader.h"
 #include "fathom/cli/machine.h"
+#include "fathom/cli/prefix_folder.h"
 #include "fathom/cli/runtime.h"
 #include "fathom/cli/serve_model.h"
 #include "fathom/cli/shell.h"
@@ -33,6 +34,7 @@ struct ChatCommandOptions {
   int64_t seed = 0, context = 8192, drafts = 0, threads = 0;
   bool fold = false, dense = false;
   ServeOptions serve;
+  PrefixFolderOptions prefixes;
 
   void fields(OptionSet& o) {
     o.add("thinking", &thinking, "on or off; /think changes it");
@@ -56,6 +58,7 @@ struct ChatCommandOptions {
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("threads", &threads, "threads; 0: all cores");
     serve.fields(o);
+    prefixes.fields(o);
   }
 };
 
@@ -309,7 +312,9 @@ int cmd_chat(Args args) {
                 {.num_pages = (room + kPageTokens - 1) / kPageTokens,
                  .num_drafts = o.drafts,
                  .selection = o.dense ? KeySelection::kDense : KeySelection::kSparse,
-                 .cache = parse_cache_option(o.serve.cache)});
+                 .cache = parse_cache_option(o.serve.cache),
+                 .store = o.prefixes.store(o.folder, o.serve.quant)});
+  print_store_warnings(engine);
   const ChatFormat format = o.format == "auto"
                                 ? detect_chat_format(model.config.model_type, tokenizer)
                                 : parse_chat_format(o.format);
@@ -331,6 +336,7 @@ int cmd_chat(Args args) {
                                         human_bytes(resident_bytes())));
   catch_interrupts();
   loop.run();
+  print_store_warnings(engine);
   return kExitOk;
 }
 

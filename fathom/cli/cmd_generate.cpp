@@ -11,6 +11,7 @@
 #include <string>
 
 #include "fathom/cli/args.h"
+#include "fathom/cli/prefix_folder.h"
 #include "fathom/cli/runtime.h"
 #include "fathom/cli/serve_model.h"
 #include "fathom/infer/session.h"
@@ -34,6 +35,7 @@ struct GenerateOptions {
   bool dense = false, stats = false;
   std::vector<std::string> ids;
   ServeOptions serve;
+  PrefixFolderOptions prefixes;
 
   void fields(OptionSet& o) {
     o.add("prompt", &prompt, "what to answer, or to continue with --thinking raw");
@@ -53,6 +55,7 @@ struct GenerateOptions {
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("threads", &threads, "threads; 0: all cores");
     serve.fields(o);
+    prefixes.fields(o);
     o.add("stats", &stats, "print what memory held and what was read");
   }
 };
@@ -125,6 +128,7 @@ void print_rates(size_t num_prompt, const Generation& g, const Printer& timing,
       "{} prompt tokens, {} tokens in {:.2f} s, {:.1f} tok/s, first text after {:.0f} ms, {}",
       num_prompt, g.tokens.size(), all_s, rate, timing.first_s() * 1000,
       finish_reason_name(g.finished));
+  if (stats.num_reused_tok > 0) line += fmt::format(", keys of {} known", stats.num_reused_tok);
   if (stats.num_drafted > 0)
     line += fmt::format(", {:.0f} % of {} drafts accepted", 100 * stats.acceptance(),
                         stats.num_drafted);
@@ -162,7 +166,8 @@ EngineOptions engine_options(const GenerateOptions& o, size_t num_prompt) {
   return {.num_pages = pages_for(o, num_prompt),
           .num_drafts = o.drafts,
           .selection = o.dense ? KeySelection::kDense : KeySelection::kSparse,
-          .cache = parse_cache_option(o.serve.cache)};
+          .cache = parse_cache_option(o.serve.cache),
+          .store = o.prefixes.store(o.folder, o.serve.quant)};
 }
 
 ExpertStats expert_stats(const Model& model) {
@@ -193,10 +198,11 @@ int generate_ids(const GenerateOptions& o) {
       first_s = seconds_since(start);
     }
   }
+  print_store_warnings(engine);
   if (!o.stats) return kExitOk;
   const double decode_s = seconds_since(start) - first_s;
-  fmt::print(stderr, "loaded in {:.2f} s, first token of {} after {:.2f} s\n", load_s,
-             prompt.size(), first_s);
+  fmt::print(stderr, "loaded in {:.2f} s, first token of {} after {:.2f} s, keys of {} known\n",
+             load_s, prompt.size(), first_s, engine.stats().num_reused_tok);
   if (model.weights.expert_cache) {
     const ExpertStats all = expert_stats(model);
     fmt::print(stderr, "{}\nprompt: {}\nafter it: {}\n", plan_text(model),
@@ -246,6 +252,7 @@ int cmd_generate(Args args) {
   fmt::print("\n");
   std::fflush(stdout);
   print_rates(prompt.size(), g, printer, engine.stats());
+  print_store_warnings(engine);
   if (o.stats) {
     if (model.weights.expert_cache)
       fmt::print(stderr, "{}\n{}\n", plan_text(model),

@@ -43,16 +43,14 @@ TEST_CASE("pages are counted and come back") {
   CHECK(*f.pages.allocate() == b);
 }
 
-TEST_CASE("copy on write leaves the other owner's rows alone") {
+TEST_CASE("a copied page has rows and records of its own") {
   Fixture f(2, true);
   const int32_t a = *f.pages.allocate();
-  CHECK(*f.pages.make_private(a) == a);
+  const int32_t b = *f.pages.allocate();
   f.row(a)[3] = 1.5f;
   f.pages.routing(a, 9)[0] = 77;
   f.pages.selection(a, 9)[0] = 99;
-  f.pages.retain(a);
-  const int32_t b = *f.pages.make_private(a);
-  CHECK(b != a);
+  f.pages.copy_page(a, b);
   CHECK(f.row(b)[3] == 1.5f);
   CHECK(f.pages.routing(b, 9)[0] == 77);
   CHECK(f.pages.selection(b, 9)[0] == 99);
@@ -60,9 +58,6 @@ TEST_CASE("copy on write leaves the other owner's rows alone") {
   f.pages.routing(b, 9)[0] = 1;
   CHECK(f.row(a)[3] == 1.5f);
   CHECK(f.pages.routing(a, 9)[0] == 77);
-  f.pages.retain(a);
-  CHECK(!f.pages.make_private(a));  // none left
-  CHECK(f.pages.num_refs(a) == 2);
 }
 
 Ids take_pages(PagedCache& pages, int n) {
@@ -99,6 +94,54 @@ TEST_CASE("prefixes are found by full pages only") {
   release_all(f.pages, own);
   prefixes.clear();
   CHECK(f.pages.num_free() == 8);
+}
+
+TEST_CASE("a page that is not full lends the rows that are equal") {
+  Fixture f(6);
+  PrefixCache prefixes(f.pages);
+  Ids own = take_pages(f.pages, 2);
+  const Ids text = counting(100);
+  prefixes.insert(text, own);
+  CHECK(prefixes.num_pages() == 2);
+  CHECK(prefixes.matching_pages(text) == 1);
+  const auto rows = [&](Ids t) {
+    const auto tail = prefixes.tail(t);
+    return tail ? std::pair(tail->page, tail->num_rows) : std::pair(-1, int64_t{0});
+  };
+  CHECK(rows(text) == std::pair(own[1], int64_t{36}));
+  CHECK(rows(counting(200)) == std::pair(own[1], int64_t{36}));
+  CHECK(rows(counting(70)) == std::pair(own[1], int64_t{6}));
+  Ids other = text;
+  other[80] = 7;
+  CHECK(rows(other) == std::pair(own[1], int64_t{16}));
+  other[64] = 7;
+  CHECK(rows(other).second == 0);
+  CHECK(rows(counting(10)) == std::pair(own[0], int64_t{10}));  // of a full page too
+  // More rows of the same text take the place of fewer, fewer change nothing.
+  prefixes.insert(std::span(text).first(90), own);
+  CHECK(prefixes.num_pages() == 2);
+  CHECK(rows(text).second == 36);
+  prefixes.insert(counting(128), own);
+  CHECK(prefixes.num_pages() == 2);
+  CHECK(prefixes.matching_pages(counting(128)) == 2);
+  CHECK(f.pages.num_refs(own[1]) == 2);
+  // Two texts that part inside a page.
+  Ids fork = take_pages(f.pages, 1);
+  Ids both = {own[0], fork[0]};
+  other = counting(110);
+  other[80] = 7;
+  prefixes.insert(other, both);
+  CHECK(prefixes.num_pages() == 3);
+  CHECK(rows(other) == std::pair(fork[0], int64_t{46}));
+  CHECK(rows(counting(127)) == std::pair(own[1], int64_t{63}));
+  release_all(f.pages, own);
+  release_all(f.pages, fork);
+  CHECK(prefixes.num_evictable() == 3);
+  for (int left = 2; left >= 0; --left) {
+    CHECK(prefixes.evict_one());
+    CHECK(prefixes.num_pages() == left);
+  }
+  CHECK(f.pages.num_free() == 6);
 }
 
 TEST_CASE("a page that is known already replaces its copy") {

@@ -33,6 +33,22 @@ EngineOptions checked(const ModelConfig& config, const EngineOptions& o) {
   return o;
 }
 
+// Keys depend on all of this, and on the weights and the program, which the given owner stands for.
+std::unique_ptr<PrefixStore> open_store(const EngineOptions& o, KeySelection selection) {
+  if (!o.store) return nullptr;
+  PrefixStoreOptions store = *o.store;
+  store.owner +=
+      fmt::format("\ncache {}, {} attention{}{}", cache_form_name(o.cache),
+                  selection == KeySelection::kSparse ? "sparse" : "dense",
+                  o.num_drafts > 0 ? ", drafts" : "", o.record_routing ? ", routing" : "");
+  return std::make_unique<PrefixStore>(std::move(store));
+}
+
+// Without drafts nothing is in the layers of multi-token prediction.
+int64_t layers_in_use(const ModelConfig& config, const EngineOptions& o) {
+  return o.num_drafts > 0 ? config.num_layers() : config.num_hidden_layers;
+}
+
 bool contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::ranges::find(ids, id) != ids.end();
 }
@@ -63,7 +79,7 @@ Engine::Engine(Ctx& ctx, const Model& model, const EngineOptions& options)
       max_context_(context_limit(model.config, options)),
       selection_(usable_selection(model.config, options.selection)),
       pages_(ctx.arena, model.config, options.num_pages, options.record_routing, options.cache),
-      prefixes_(pages_),
+      prefixes_(pages_, open_store(options, selection_), layers_in_use(model.config, options)),
       scheduler_(pages_, prefixes_,
                  {.max_step_tokens = options.max_step_tokens,
                   .max_sequences = options.max_sequences,

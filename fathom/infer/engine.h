@@ -4,7 +4,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "fathom/infer/scheduler.h"
@@ -23,6 +25,9 @@ struct EngineOptions {
   KeySelection selection = KeySelection::kSparse;  // for models with an indexer
   CacheForm cache =
       CacheForm::kF32;  // the others are smaller, and then log-probs are not training's
+  // Where shared prefixes are kept beyond memory and process; the engine adds what it decides to
+  // the owner. Until the weights change.
+  std::optional<PrefixStoreOptions> store;
   void fields(OptionSet& o);
 };
 
@@ -52,10 +57,10 @@ class Engine {
   // False: unknown or over.
   bool cancel(SequenceId id);
 
-  // The weights were changed in place: keys are computed anew, and events carry `version` from now
-  // on.
+  // The weights were changed in place: keys are computed anew, none are kept in the store any more,
+  // and events carry `version` from now on.
   void weights_changed(int64_t version);
-  // Forgets all shared prefixes.
+  // Forgets all shared prefixes in memory.
   void clear_prefixes() { prefixes_.clear(); }
 
   int64_t num_waiting() const { return scheduler_.num_waiting(); }
@@ -63,6 +68,7 @@ class Engine {
   int64_t num_free_pages() const { return pages_.num_free(); }
   int64_t max_context() const { return max_context_; }
   EngineStats stats() const;
+  PrefixStore* store() { return prefixes_.store(); }  // null without one; for warnings and figures
   const Model& model() const { return model_; }
 
  private:

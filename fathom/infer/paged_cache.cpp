@@ -57,20 +57,27 @@ void PagedCache::release(int32_t page) {
   if (--refs_[static_cast<size_t>(page)] == 0) free_.push_back(page);
 }
 
-std::optional<int32_t> PagedCache::make_private(int32_t page) {
-  FM_CHECK(num_refs(page) > 0, "page {} is free", page);
-  if (num_refs(page) == 1) return page;
-  const std::optional<int32_t> own = allocate();
-  if (!own) return std::nullopt;
-  storage_.copy_page(page, *own);
+void PagedCache::copy_page(int32_t from, int32_t to) {
+  storage_.copy_page(from, to);
   const auto copy_record = [&](auto& record, int64_t width) {
     const int64_t size = kPageTokens * width;
-    std::copy_n(record.begin() + page * size, size, record.begin() + *own * size);
+    std::copy_n(record.begin() + from * size, size, record.begin() + to * size);
   };
   copy_record(routing_, routing_width_);
   copy_record(selection_, selection_width_);
-  release(page);
-  return own;
+}
+
+std::vector<std::span<std::byte>> PagedCache::parts(int32_t page, int64_t num_layers) {
+  std::vector<std::span<std::byte>> parts = storage_.page_parts(page, num_layers);
+  const auto add_record = [&](auto& record, int64_t width) {
+    const auto size = static_cast<size_t>(kPageTokens * width);
+    if (size == 0) return;
+    parts.push_back(
+        std::as_writable_bytes(std::span(record).subspan(static_cast<size_t>(page) * size, size)));
+  };
+  add_record(routing_, routing_width_);
+  add_record(selection_, selection_width_);
+  return parts;
 }
 
 std::span<uint16_t> PagedCache::routing(int32_t page, int64_t row) {

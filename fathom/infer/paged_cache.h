@@ -25,9 +25,11 @@ class PagedCache {
   void retain(int32_t page);
   void release(int32_t page);  // the last reference frees the page
   int32_t num_refs(int32_t page) const { return refs_[static_cast<size_t>(page)]; }
-  // Replaces one of several references to `page` by a page of the caller's own with the same rows;
-  // the same page when there was only one. Nothing when all pages are taken.
-  std::optional<int32_t> make_private(int32_t page);
+  // Rows and records of one page into another.
+  void copy_page(int32_t from, int32_t to);
+  // All memory of a page, records included, to store it elsewhere; of the main model's layers, or
+  // of all. Every part is a multiple of 8 bytes.
+  std::vector<std::span<std::byte>> parts(int32_t page, int64_t num_layers);
 
   int64_t num_pages() const { return storage_.num_pages(); }
   int64_t num_free() const { return static_cast<int64_t>(free_.size()); }

@@ -1,21 +1,28 @@
-// Finds pages that already hold the front of a sequence. A page is known by the chain of tokens up
-// to its end (SGLang's radix tree at page granularity, kept as a hash chain).
+// Finds pages that already hold the front of a sequence: a radix tree over token ids with a page of
+// 64 tokens for each edge (as SGLang's with this page size). A page that is not full yet is a leaf
+// with fewer tokens. With a store behind it, full pages are on disk too.
 #pragma once
 
 #include <cstdint>
 #include <list>
+#include <map>
+#include <memory>
+#include <optional>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "fathom/infer/paged_cache.h"
+#include "fathom/infer/prefix_store.h"
 
 namespace fathom {
 
 // Holds one reference to every page it knows. One thread at a time.
 class PrefixCache {
  public:
-  explicit PrefixCache(PagedCache& pages) : pages_(pages) {}
+  // Pages on disk have the rows of the first `stored_layers` layers. The cache works without a
+  // store.
+  PrefixCache(PagedCache& pages, std::unique_ptr<PrefixStore> store, int64_t stored_layers);
+  explicit PrefixCache(PagedCache& pages) : PrefixCache(pages, nullptr, 0) {}
   ~PrefixCache() { clear(); }
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
@@ -24,36 +31,70 @@ class PrefixCache {
   // to each.
   std::vector<int32_t> match(std::span<const int32_t> tokens);
   int64_t matching_pages(std::span<const int32_t> tokens) const;  // without taking any
+  // Continues a match with pages from the store, as long as there are free pages to read them into.
+  void restore(std::span<const int32_t> tokens, std::vector<int32_t>& pages);
 
-  // Makes the full pages of `tokens` known. A page whose tokens are known already is replaced in
-  // `pages` by the known one: equal tokens have equal keys, bit for bit.
+  // Of the known pages that follow the full pages of `tokens`, the one with the most rows in
+  // common with the rest of it. Whoever wants the rows copies them: more rows may follow in the
+  // page, of this or of another text. Nothing when there are none.
+  struct Tail {
+    int32_t page = -1;
+    int64_t num_rows = 0;
+  };
+  std::optional<Tail> tail(std::span<const int32_t> tokens) const;
+
+  // Makes the pages of `tokens` known, the last one perhaps with fewer than 64 rows. A full page
+  // whose tokens are known already is replaced in `pages` by the known one: equal tokens have equal
+  // keys, bit for bit. Known rows must not change as long as their owner has the page.
   void insert(std::span<const int32_t> tokens, std::span<int32_t> pages);
 
-  // Forgets the least recently used page that nobody else holds. False when there is none.
-  bool evict_one();
-  void clear();
-  int64_t num_pages() const { return static_cast<int64_t>(nodes_.size()); }
+  // A free page; if there is none, the least recently used one that nobody else holds is forgotten
+  // for it. Nothing when all are held.
+  std::optional<int32_t> take_page();
+  bool evict_one();  // false when there is none
+  void clear();      // the pages in memory; those of the store stay
+  // The weights have changed: nothing known is true any more.
+  void clear_for_good();
+
+  int64_t num_pages() const { return std::ssize(order_); }
   int64_t num_evictable() const;
+  PrefixStore* store() { return store_.get(); }
 
  private:
-  struct Node {
-    uint64_t key;
-    uint64_t parent;
-    std::vector<int32_t> tokens;  // of this page, against collisions
-    int32_t page;
+  struct Less {
+    using is_transparent = void;
+    using Tokens = std::span<const int32_t>;
+    bool operator()(const Tokens& a, const Tokens& b) const;
   };
-  // Most recently used first; a page is never more recent than the page before it in its chain.
-  using Order = std::list<Node>;
+  struct Node {
+    std::map<std::vector<int32_t>, std::unique_ptr<Node>, Less> children;
+    Node* parent = nullptr;
+    std::span<const int32_t> tokens;  // of this page; the key in parent->children
+    int32_t page = -1;
+    PageKey key;  // of full pages when there is a store
+    std::list<Node*>::iterator place;
+  };
+  struct Found {
+    Node* node = nullptr;
+    int64_t num_rows = 0;
+  };
 
-  static uint64_t chain(uint64_t parent, std::span<const int32_t> tokens);
-  // The node of exactly this page, or null.
-  const Order::iterator* find(uint64_t parent, uint64_t key, std::span<const int32_t> tokens) const;
-  std::vector<Order::iterator> walk(std::span<const int32_t> tokens) const;
-  void touch(const std::vector<Order::iterator>& path);
+  static Found best_child(const Node& node, std::span<const int32_t> tokens);
+  std::vector<Node*> walk(std::span<const int32_t> tokens) const;
+  Node& add(Node& parent, std::span<const int32_t> tokens, int32_t page, PageKey key);
+  void remove(Node& node);
+  void drop_shorter(Node& parent, std::span<const int32_t> tokens);
+  void insert_tail(Node& parent, std::span<const int32_t> tokens, int32_t page);
+  void touch(const std::vector<Node*>& path);
+  PageKey key_below(const Node& parent, std::span<const int32_t> tokens) const;
+  PageId id_of(const Node& node) const;
 
   PagedCache& pages_;
-  Order order_;
-  std::unordered_map<uint64_t, Order::iterator> nodes_;
+  std::unique_ptr<PrefixStore> store_;
+  int64_t stored_layers_;
+  Node root_;
+  // Most recently used first; a page is never more recent than the page before it in its text.
+  std::list<Node*> order_;
 };
 
 }  // namespace fathom

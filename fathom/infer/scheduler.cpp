@@ -63,6 +63,7 @@ void Scheduler::remove(SequenceId id) {
   for (auto* queue : {&running_, &waiting_}) {
     const auto it = std::ranges::find_if(*queue, [id](const Owned& s) { return s->id == id; });
     if (it == queue->end()) continue;
+    publish_up_to(**it, (*it)->num_cached);
     give_back(**it);
     queue->erase(it);
     return;
@@ -82,7 +83,7 @@ void Scheduler::restart_all() {
     insert_by_id(waiting_, std::move(running_.back()));
     running_.pop_back();
   }
-  prefixes_.clear();
+  prefixes_.clear_for_good();
 }
 
 void Scheduler::preempt_youngest() {
@@ -92,35 +93,29 @@ void Scheduler::preempt_youngest() {
   ++num_preempted_;
 }
 
-std::optional<int32_t> Scheduler::take_page() {
-  std::optional<int32_t> page = pages_.allocate();
-  if (!page && prefixes_.evict_one()) page = pages_.allocate();
-  return page;
-}
-
 // False, with everything as it was but some pages taken, when pages run out.
 bool Scheduler::reserve(Sequence& s, int64_t end) {
   while (static_cast<int64_t>(s.pages.size()) < pages_for(end)) {
-    const std::optional<int32_t> page = take_page();
+    const std::optional<int32_t> page = prefixes_.take_page();
     if (!page) return false;
     s.pages.push_back(*page);
   }
   return true;
 }
 
-// The keys of all tokens were found, but the last token has to go through the model once more to
-// get its logits, and its row is written then: into a copy of the page, or without that page.
-void Scheduler::own_last_page(Sequence& s) {
-  std::optional<int32_t> own = pages_.make_private(s.pages.back());
-  if (!own && prefixes_.evict_one()) own = pages_.make_private(s.pages.back());
-  if (own) {
-    s.pages.back() = *own;
-    s.num_cached = s.size() - 1;
-    return;
+// The rows that the page after the full ones has in common with a known page: a copy of it, since
+// the rows that follow will differ.
+void Scheduler::copy_known_rows(Sequence& s) {
+  const std::optional<PrefixCache::Tail> known =
+      prefixes_.tail(std::span(s.tokens).first(static_cast<size_t>(s.size() - 1)));
+  if (!known) return;
+  pages_.retain(known->page);  // so that taking a page cannot take this one
+  if (const std::optional<int32_t> own = prefixes_.take_page()) {
+    pages_.copy_page(known->page, *own);
+    s.pages.push_back(*own);
+    s.num_cached += known->num_rows;
   }
-  pages_.release(s.pages.back());
-  s.pages.pop_back();
-  s.num_cached -= kPageTokens;
+  pages_.release(known->page);
 }
 
 // Somebody is computing more of the same beginning than is known so far: cheaper to wait for it.
@@ -133,20 +128,28 @@ bool Scheduler::should_wait_for_prefix(const Sequence& s, int64_t known_pages) c
 bool Scheduler::try_start(Sequence& s) {
   if (options_.share_prefixes) {
     s.pages = prefixes_.match(s.tokens);
-    s.num_cached = static_cast<int64_t>(s.pages.size()) * kPageTokens;
-    if (should_wait_for_prefix(s, static_cast<int64_t>(s.pages.size()))) {
+    if (should_wait_for_prefix(s, std::ssize(s.pages))) {
       give_back(s);
       return false;
     }
   }
-  const int64_t need = pages_for(s.size() + 1) - static_cast<int64_t>(s.pages.size());
+  const int64_t need = pages_for(s.size() + 1) - std::ssize(s.pages);
   // Everyone who runs may want another page soon: without one to spare, starting would only
   // preempt.
   if (!running_.empty() && pages_.num_free() + prefixes_.num_evictable() < need + num_running()) {
     give_back(s);
     return false;
   }
-  if (s.num_cached == s.size()) own_last_page(s);
+  if (!options_.share_prefixes) return true;
+  prefixes_.restore(s.tokens, s.pages);
+  // The last token goes through the model in any case, to get its logits, and its row is written
+  // then: into a page of the sequence's own.
+  if (std::ssize(s.pages) * kPageTokens == s.size()) {
+    pages_.release(s.pages.back());
+    s.pages.pop_back();
+  }
+  s.num_cached = std::ssize(s.pages) * kPageTokens;
+  copy_known_rows(s);
   num_reused_tok_ += s.num_cached;
   return true;
 }
@@ -211,12 +214,17 @@ std::vector<PlannedRows> Scheduler::plan() {
 }
 
 void Scheduler::publish(Sequence& s) {
-  if (!options_.share_prefixes) return;
-  const int64_t full = s.num_cached / kPageTokens;
-  if (full <= s.num_published) return;
-  s.num_published = full;
-  prefixes_.insert(std::span(s.tokens).first(static_cast<size_t>(full * kPageTokens)),
-                   std::span(s.pages).first(static_cast<size_t>(full)));
+  const auto prompt = std::ssize(s.request.prompt);
+  const bool prompt_done = s.num_cached >= prompt && s.num_published < prompt;
+  publish_up_to(s, prompt_done ? s.num_cached : s.num_cached / kPageTokens * kPageTokens);
+}
+
+void Scheduler::publish_up_to(Sequence& s, int64_t num_rows) {
+  if (!options_.share_prefixes || num_rows <= s.num_published) return;
+  if (s.finished == FinishReason::kError) return;  // its keys may be no numbers
+  s.num_published = num_rows;
+  prefixes_.insert(std::span(s.tokens).first(static_cast<size_t>(num_rows)),
+                   std::span(s.pages).first(static_cast<size_t>(pages_for(num_rows))));
 }
 
 }  // namespace fathom

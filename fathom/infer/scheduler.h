@@ -37,9 +37,10 @@ class Scheduler {
   Sequence& add(std::unique_ptr<Sequence> sequence);
   // Empty when nothing is left to do. Pages for all rows are there.
   std::vector<PlannedRows> plan();
-  // After a step: makes the sequence's full pages known to others.
+  // After a step: makes the sequence's full pages known to others, and those of its prompt.
   void publish(Sequence& sequence);
-  void remove(SequenceId id);     // gives its pages back and forgets it
+  // Makes all its rows known, gives its pages back and forgets it.
+  void remove(SequenceId id);
   Sequence* find(SequenceId id);  // null: not here
   void restart_all();             // forgets all keys, for instance after a change of the weights
   int64_t draft_limit(const Sequence& s) const;  // drafts that could still be of use
@@ -55,8 +56,8 @@ class Scheduler {
   void admit();
   bool try_start(Sequence& s);
   bool should_wait_for_prefix(const Sequence& s, int64_t known_pages) const;
-  void own_last_page(Sequence& s);
-  std::optional<int32_t> take_page();
+  void copy_known_rows(Sequence& s);
+  void publish_up_to(Sequence& s, int64_t num_rows);
   bool reserve(Sequence& s, int64_t end);
   void give_back(Sequence& s);
   void preempt_youngest();

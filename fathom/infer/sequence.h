@@ -55,7 +55,7 @@ struct Sequence {
   std::vector<int32_t> drafts;  // guesses for the positions that follow
   std::vector<int32_t> pages;
   int64_t num_cached = 0;
-  int64_t num_published = 0;  // pages that others can find
+  int64_t num_published = 0;  // rows that others can find
   FinishReason finished = FinishReason::kNone;
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }

@@ -56,6 +56,14 @@ Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use,
   return model;
 }
 
+std::string checkpoint_identity(const std::string& folder) {
+  std::string text = read_file(folder + "/config.json");
+  for (const std::string& name : list_folder(folder))
+    if (name.find(".safetensors") != std::string::npos)
+      text += fmt::format("\n{} {}", name, file_stamp(folder + "/" + name));
+  return text;
+}
+
 Model random_model(const Ctx& ctx, const ModelConfig& config, uint64_t seed) {
   const std::unique_ptr<WeightSource> source = random_source(ctx.arena, config, seed);
   return {config, load_weights(ctx, config, *source, WeightUse::kTrain)};

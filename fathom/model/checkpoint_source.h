@@ -11,6 +11,9 @@ namespace fathom {
 // the files.
 Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use,
                  const LoadOptions& options = {});
+// A text that is another one whenever config or weights of the folder may have changed; a copy of
+// the folder has another one too. Throws Error for a folder that is none.
+std::string checkpoint_identity(const std::string& folder);
 // A new model with random weights, for training.
 Model random_model(const Ctx& ctx, const ModelConfig& config, uint64_t seed);
 // Writes masters and buffers under their published names, in the element type they have.

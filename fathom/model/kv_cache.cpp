@@ -66,14 +66,21 @@ void KvCache::put(const Ctx& ctx, Kind kind, std::byte* page, int64_t first,
             column(coded_rest_at(form.coded), DType::kBF16, rest));
 }
 
-void KvCache::copy_page(int64_t from, int64_t to) {
+std::vector<std::span<std::byte>> KvCache::page_parts(int64_t page_idx, int64_t num_layers) const {
+  std::vector<std::span<std::byte>> parts;
   for (const Kind kind : {Kind::kLatent, Kind::kIndex}) {
     const auto size = static_cast<size_t>(kPageTokens * row_bytes(kind));
-    for (int64_t l = 0; l < num_layers_; ++l) {
-      if (kind == Kind::kIndex && !index_[static_cast<size_t>(l)]) continue;
-      std::memcpy(page(kind, l, to), page(kind, l, from), size);
-    }
+    for (int64_t l = 0; l < num_layers; ++l)
+      if (kind == Kind::kLatent || index_[static_cast<size_t>(l)])
+        parts.push_back({page(kind, l, page_idx), size});
   }
+  return parts;
+}
+
+void KvCache::copy_page(int64_t from, int64_t to) {
+  const auto source = page_parts(from, num_layers_), target = page_parts(to, num_layers_);
+  for (size_t i = 0; i < source.size(); ++i)
+    std::memcpy(target[i].data(), source[i].data(), source[i].size());
 }
 
 PageTable CachePages::append(const Ctx& ctx, KvCache::Kind kind, int64_t layer, const View& rows_TX,

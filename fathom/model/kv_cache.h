@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "fathom/model/config.h"
@@ -32,6 +33,9 @@ class KvCache {
   PageTable table(Kind kind) const;
   // Stores rows [M, width] f32 in the page, from row `first` on.
   void put(const Ctx& ctx, Kind kind, std::byte* page, int64_t first, const View& rows_MX) const;
+  // All memory of a page in the first `num_layers` layers, in a fixed order.
+  std::vector<std::span<std::byte>> page_parts(int64_t page_idx, int64_t num_layers) const;
+  int64_t num_layers() const { return num_layers_; }
   // Copies every layer's rows of one page to another (copy on write of a shared prefix).
   void copy_page(int64_t from, int64_t to);
 

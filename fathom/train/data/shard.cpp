@@ -3,10 +3,10 @@
 #include <fmt/core.h>
 
 #include <array>
-#include <bit>
 #include <cstring>
 #include <limits>
 
+#include "fathom/base/checksum.h"
 #include "fathom/base/error.h"
 
 namespace fathom {
@@ -27,24 +27,6 @@ struct Header {
 static_assert(sizeof(Header) == 64);
 
 uint64_t padded(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
-
-// Over 8-byte words, so that opening a shard costs about one read of it.
-class Checksum {
- public:
-  void add(const void* data, uint64_t size_bytes) {  // a multiple of 8
-    const char* p = static_cast<const char*>(data);
-    for (uint64_t i = 0; i < size_bytes; i += 8) {
-      uint64_t word;
-      std::memcpy(&word, p + i, 8);
-      // Invertible in the word and in the state: any single changed word changes the sum.
-      state_ = (std::rotl(state_, 23) ^ word) * 0x9E3779B97F4A7C15ull;
-    }
-  }
-  uint64_t value() const { return state_; }
-
- private:
-  uint64_t state_ = 0;
-};
 
 struct Layout {
   uint64_t tokens, offsets, mask, end;  // byte positions
@@ -79,7 +61,7 @@ uint64_t shard_checksum(std::span<const std::byte> file) {
   Header header{};
   std::memcpy(&header, file.data(), sizeof(header));
   header.checksum = 0;
-  Checksum sum;
+  Checksum sum;  // opening a shard costs about one read of it
   sum.add(&header, sizeof(header));
   sum.add(file.data() + sizeof(header), file.size() - sizeof(header));
   return sum.value();
