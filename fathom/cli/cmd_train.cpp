@@ -6,8 +6,10 @@
 
 #include "fathom/base/file.h"
 #include "fathom/cli/args.h"
+#include "fathom/cli/command.h"
 #include "fathom/cli/math_worker.h"
 #include "fathom/cli/train_progress.h"
+#include "fathom/comm/launch.h"
 #include "fathom/rl/rl_stage.h"
 #include "fathom/text/chat_tokens.h"
 #include "fathom/text/tokenizer.h"
@@ -20,6 +22,7 @@ struct TrainOptions {
   std::string recipe, run, tokenizer;
   bool resume = false;
   int64_t threads = 0;
+  double rank_timeout = 1800;
 };
 
 // The run's own copy, for rl stages and for whoever reads the run.
@@ -27,6 +30,26 @@ void keep_tokenizer(const std::string& path, const std::string& run) {
   for (const std::string& name : list_folder(run))  // of a run that was killed while it wrote
     if (name.starts_with("tokenizer.json.tmp")) std::filesystem::remove(run + "/" + name);
   write_file_atomic(run + "/tokenizer.json", read_file(path));
+}
+
+void train(const TrainOptions& options, const Recipe& recipe, Comm& comm) {
+  BatchTokens special;
+  if (!options.tokenizer.empty()) special = batch_tokens(Tokenizer::load(options.tokenizer));
+  Runtime runtime(Precision::kF32, options.threads);
+  std::vector<std::string> notes;
+  Trainer trainer(runtime.ctx(), recipe, options.run, options.resume, special, &notes, &comm);
+  for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
+  if (!options.tokenizer.empty() && comm.is_first()) keep_tokenizer(options.tokenizer, options.run);
+  comm.barrier();  // the others read what the first has written
+  if (!comm.is_first()) {
+    TrainObserver quiet;
+    return trainer.run(quiet);
+  }
+  ProgressObserver observer(options.run, options.tokenizer);
+  trainer.run(observer);
+  fmt::print("{}: {} steps, {} tokens, {}; `fathom report {}` shows the curves\n", options.run,
+             trainer.state().global_step, trainer.state().tokens,
+             human_duration(trainer.state().seconds), options.run);
 }
 
 }  // namespace
@@ -44,7 +67,10 @@ int cmd_train(Args args) {
   line.options().add("resume", &options.resume,
                      "go on from the newest complete checkpoint of the run");
   line.options().add("threads", &options.threads, "threads; 0: all cores");
+  line.options().add("rank-timeout", &options.rank_timeout,
+                     "with mpirun or srun: seconds that a rank waits for another; 0: for ever");
   line.example("fathom train recipes/nano.toml --run runs/nano");
+  line.example("mpirun -n 4 fathom train recipes/nano.toml --run runs/nano");
   if (!line.parse(args)) return kExitOk;
   Recipe recipe = read_recipe(options.recipe, rl_stage_kinds());
   use_own_math_worker(recipe);
@@ -52,18 +78,13 @@ int cmd_train(Args args) {
     const size_t slash = options.recipe.rfind('/') + 1;
     options.run = "runs/" + options.recipe.substr(slash, options.recipe.rfind('.') - slash);
   }
-  BatchTokens special;
-  if (!options.tokenizer.empty()) special = batch_tokens(Tokenizer::load(options.tokenizer));
-  Runtime runtime(Precision::kF32, options.threads);
-  std::vector<std::string> notes;
-  Trainer trainer(runtime.ctx(), recipe, options.run, options.resume, special, &notes);
-  for (const std::string& note : notes) fmt::print(stderr, "note: {}\n", note);
-  if (!options.tokenizer.empty()) keep_tokenizer(options.tokenizer, options.run);
-  ProgressObserver observer(options.run, options.tokenizer);
-  trainer.run(observer);
-  fmt::print("{}: {} steps, {} tokens, {}; `fathom report {}` shows the curves\n", options.run,
-             trainer.state().global_step, trainer.state().tokens,
-             human_duration(trainer.state().seconds), options.run);
+  const std::unique_ptr<Comm> comm = open_comm(options.rank_timeout);
+  try {
+    train(options, recipe, *comm);
+  } catch (...) {
+    if (comm->size() > 1) comm->abandon(report_error());
+    throw;
+  }
   return kExitOk;
 }
 

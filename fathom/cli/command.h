@@ -25,6 +25,9 @@ int run_part(const char* command, const char* summary, std::span<const Command> 
 
 std::span<const Command> commands();  // sorted by name
 
+// Inside a catch clause: says on stderr what the exception says, and returns the exit code for it.
+int report_error();
+
 // The whole program behind main(): finds the command, runs it, turns exceptions into a message on
 // stderr and an exit code.
 int run_fathom(Args args);

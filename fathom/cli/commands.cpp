@@ -138,13 +138,9 @@ int run_part(const char* command, const char* summary, std::span<const Command> 
 
 std::span<const Command> commands() { return kCommands; }
 
-int run_fathom(Args args) {
+int report_error() {
   try {
-    const int code = run_command(args);
-    if (std::fflush(stdout) != 0 && code == kExitOk) {
-      throw Error(Code::kExhausted, "standard output could not be written", "is the disk full?");
-    }
-    return code;
+    throw;
   } catch (const UsageError& e) {
     print_error(e);
     return kExitUsage;
@@ -156,6 +152,18 @@ int run_fathom(Args args) {
     print_error(Error(Code::kInternal, e.what()));
   }
   return kExitFailed;
+}
+
+int run_fathom(Args args) {
+  try {
+    const int code = run_command(args);
+    if (std::fflush(stdout) != 0 && code == kExitOk) {
+      throw Error(Code::kExhausted, "standard output could not be written", "is the disk full?");
+    }
+    return code;
+  } catch (const std::exception&) {
+    return report_error();
+  }
 }
 
 }  // namespace fathom

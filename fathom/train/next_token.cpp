@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "fathom/train/data/packer.h"
+#include "fathom/train/shared_gradient.h"
 #include "fathom/train/trainer.h"
 
 namespace fathom {
@@ -59,7 +60,8 @@ class NextTokenSteps final : public StageSteps {
  public:
   explicit NextTokenSteps(const StageContext& c)
       : c_(c),
-        batcher_(open_data(c.stage, data_paths(c), c.model.config), c.stage.batch, c.special) {}
+        batcher_(open_data(c.stage, data_paths(c), c.model.config), c.stage.batch, c.special),
+        gradient_(c.ctx, c.comm, c.model.weights.params) {}
 
   void step(const TrainState& before, StepReport* r) override {
     const StageRecipe& stage = c_.stage;
@@ -69,13 +71,20 @@ class NextTokenSteps final : public StageSteps {
     const TrainBatch batch =
         train_batch(batcher_.batch(static_cast<uint64_t>(before.stage_step)), r->rows);
     const LossCounts counts = count_losses(batch);
-    for (size_t first = 0; first + 1 < batch.bounds.size();) {
-      const TrainBatch part = take_part(batch, stage.stage.rows_per_pass, &first);
+    std::vector<TrainBatch> parts;
+    for (size_t first = 0; first + 1 < batch.bounds.size();)
+      parts.push_back(take_part(batch, stage.stage.rows_per_pass, &first));
+    r->loss = gradient_.sum<LossReport>(parts.size(), [&](size_t i) {
       Tape tape;
       Ctx pass = c_.ctx;
       pass.tape = &tape;
-      r->loss.add(run_objective(pass, c_.model, part, counts, stage.objective));
-    }
+      return run_objective(pass, c_.model, parts[i], counts, stage.objective);
+    });
+    if (before.stage_step == 0 && std::ssize(parts) < c_.comm.size())
+      r->alarms.push_back(
+          fmt::format("{} ranks share {} passes of a batch; rows_per_pass {} cuts it "
+                      "into more",
+                      c_.comm.size(), parts.size(), r->rows / c_.comm.size()));
     r->grad_norm = c_.optimizer.grad_norm(c_.ctx);
     check_finite(before, stage, *r);
     r->learning_rate = learning_rate_at(stage.schedule, before.stage_step, stage.stage.steps);
@@ -97,6 +106,7 @@ class NextTokenSteps final : public StageSteps {
 
   StageContext c_;
   Batcher batcher_;
+  SharedGradient gradient_;
 };
 
 }  // namespace

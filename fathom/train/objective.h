@@ -61,6 +61,11 @@ struct LossReport {
   double mean_kl() const;  // over layers with an indexer
   double mean_mass() const;
   void add(const LossReport& part);  // of another part of the same batch
+  template <class F>
+  void each(F&& f) {
+    f(total), f(lm), f(mtp), f(balance);
+    f(layer_balance), f(layer_kl), f(layer_mass), f(expert_count);
+  }
 };
 
 // Forward over one part of a batch. With a tape in ctx the adjoints run too and gradients are added

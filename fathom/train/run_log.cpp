@@ -55,6 +55,7 @@ RunLog::RunLog(const std::string& folder, Mode mode) : folder_(folder) {
   tensorboard_ = std::make_unique<TensorBoardWriter>(folder, last.integer(0) + 1, now_s());
 }
 
+RunLog::RunLog() = default;
 RunLog::~RunLog() = default;
 
 void RunLog::set_config(std::string_view key, std::string_view value) {
@@ -63,6 +64,7 @@ void RunLog::set_config(std::string_view key, std::string_view value) {
 }
 
 void RunLog::set_config(std::span<const std::pair<std::string, std::string>> values) {
+  if (!database_) return;
   Transaction all(*database_);
   Statement put = database_->prepare(
       "INSERT INTO run VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value");
@@ -71,6 +73,7 @@ void RunLog::set_config(std::span<const std::pair<std::string, std::string>> val
 }
 
 void RunLog::log(int64_t step, std::span<const Metric> values) {
+  if (!database_) return;
   const double time_s = now_s();
   Transaction all(*database_);
   Statement put = database_->prepare(
@@ -82,6 +85,7 @@ void RunLog::log(int64_t step, std::span<const Metric> values) {
 }
 
 void RunLog::text(int64_t step, std::string_view kind, std::string_view text) {
+  if (!database_) return;
   Transaction all(*database_);
   database_->prepare("INSERT INTO texts(step, kind, text, time) VALUES(?, ?, ?, ?)")
       .bind(1, step)
@@ -94,6 +98,7 @@ void RunLog::text(int64_t step, std::string_view kind, std::string_view text) {
 
 void RunLog::cell(int64_t step, std::string_view table, std::string_view row,
                   std::string_view column, std::string_view value) {
+  if (!database_) return;
   Transaction all(*database_);
   database_
       ->prepare(
@@ -109,6 +114,7 @@ void RunLog::cell(int64_t step, std::string_view table, std::string_view row,
 }
 
 void RunLog::truncate_after(int64_t step) {
+  if (!database_) return;
   {
     Transaction all(*database_);
     database_->prepare("DELETE FROM series WHERE step > ?").bind(1, step).run();

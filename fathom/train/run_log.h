@@ -27,6 +27,7 @@ class RunLog {
   // kCreate makes the folder and refuses one that holds a run; kResume refuses one that holds none.
   // Throws Error.
   RunLog(const std::string& folder, Mode mode);
+  RunLog();  // keeps nothing: of ranks other than the first
   ~RunLog();
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;

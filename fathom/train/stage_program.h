@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "fathom/base/options.h"
+#include "fathom/comm/comm.h"
 #include "fathom/model/transformer.h"
 #include "fathom/train/checkpoint.h"
 #include "fathom/train/data/batcher.h"
@@ -27,6 +28,7 @@ struct StageContext {
   const std::string& run;  // the folder
   RunLog& log;
   BatchTokens special;
+  Comm& comm;
 };
 
 // A running stage.
@@ -51,6 +53,10 @@ class StageProgram {
   virtual void fields(OptionSet& o) = 0;
   // Throws Error for values out of range or that the model cannot follow.
   virtual void check(const ModelConfig& config) const = 0;
+  // Do the ranks of a run share its work? Then each has its steps, all of them with the same
+  // weights after every step; save() is called on the first rank alone. Otherwise that rank works
+  // alone.
+  virtual bool shares_work() const { return false; }
   // `state`: of the run, at the stage's beginning or where it goes on.
   virtual std::unique_ptr<StageSteps> begin(const StageContext& context,
                                             const TrainState& state) = 0;

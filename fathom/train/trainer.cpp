@@ -40,44 +40,56 @@ void check_finite(const TrainState& before, const StageRecipe& stage, const Step
 }
 
 Trainer::Trainer(const Ctx& ctx, Recipe recipe, std::string run, bool resume, BatchTokens special,
-                 std::vector<std::string>* notes)
+                 std::vector<std::string>* notes, Comm* comm)
     : ctx_(ctx),
+      alone_(comm ? nullptr : make_single_comm()),
+      comm_(comm ? *comm : *alone_),
       recipe_(std::move(recipe)),
       run_(std::move(run)),
       special_(special),
       model_(random_model(ctx, recipe_.config, static_cast<uint64_t>(recipe_.seed))) {
-  if (resume) {
-    const std::optional<std::string> checkpoint = newest_checkpoint(run_, notes);
-    if (checkpoint) {
-      resumed_from_ = *checkpoint;
-      state_ = read_train_state(*checkpoint);
-      load_model_weights(*checkpoint + "/model", model_);
-      model_.weights.pack(ctx_, true);
-    } else if (notes) {
-      notes->push_back("no complete checkpoint: the run starts anew");
-    }
-  }
-  if (resumed_from_.empty() && !recipe_.init.empty()) {
-    load_model_weights(recipe_.init, model_);
+  if (comm_.is_first()) find_checkpoint(resume, notes);
+  broadcast_text(comm_, &resumed_from_, 0);
+  if (!resumed_from_.empty()) state_ = read_train_state(resumed_from_);
+  const std::string weights = resumed_from_.empty() ? recipe_.init : resumed_from_ + "/model";
+  if (!weights.empty()) {
+    load_model_weights(weights, model_);
     model_.weights.pack(ctx_, true);
   }
-  if (!resume && folder_exists(run_ + "/checkpoints"))
-    throw Error(Code::kInvalidArgument,
-                fmt::format("{}: expected a folder without a run, found checkpoints", run_),
-                "resume it, or choose another folder");
-  const bool had_log = resume && file_exists(run_ + "/metrics.sqlite");
-  log_ = std::make_unique<RunLog>(run_, had_log ? RunLog::Mode::kResume : RunLog::Mode::kCreate);
-  if (had_log) log_->truncate_after(resumed_from_.empty() ? -1 : state_.global_step);
-  log_->set_config(recipe_.values());
+  log_ = comm_.is_first() ? open_log(resume) : std::make_unique<RunLog>();
 }
 
 Trainer::~Trainer() = default;
+
+// The one to go on from, if any.
+void Trainer::find_checkpoint(bool resume, std::vector<std::string>* notes) {
+  if (!resume) {
+    if (folder_exists(run_ + "/checkpoints"))
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("{}: expected a folder without a run, found checkpoints", run_),
+                  "resume it, or choose another folder");
+  } else if (const auto checkpoint = newest_checkpoint(run_, notes)) {
+    resumed_from_ = *checkpoint;
+  } else if (notes) {
+    notes->push_back("no complete checkpoint: the run starts anew");
+  }
+}
+
+std::unique_ptr<RunLog> Trainer::open_log(bool resume) const {
+  const bool had_log = resume && file_exists(run_ + "/metrics.sqlite");
+  auto log =
+      std::make_unique<RunLog>(run_, had_log ? RunLog::Mode::kResume : RunLog::Mode::kCreate);
+  if (had_log) log->truncate_after(resumed_from_.empty() ? -1 : state_.global_step);
+  log->set_config(recipe_.values());
+  return log;
+}
 
 void Trainer::run(TrainObserver& observer) {
   while (state_.stage_idx < static_cast<int64_t>(recipe_.stages.size())) {
     const StageRecipe& stage = recipe_.stages[static_cast<size_t>(state_.stage_idx)];
     run_stage(stage, observer);
     observer.on_stage_end(stage, state_, model_);
+    comm_.barrier();  // the next stage may read what this one has written
     ++state_.stage_idx;
     state_.stage_step = 0;
   }
@@ -88,9 +100,11 @@ void Trainer::run_stage(const StageRecipe& stage, TrainObserver& observer) {
     load_model_weights(path_in_run(stage.stage.from, run_), model_);
     model_.weights.pack(ctx_, true);
   }
+  const bool shared = !stage.program || stage.program->shares_work();
+  if (!shared && !comm_.is_first()) return follow_stage(stage);
   set_trainable(model_, stage.stage.trains);
   Optimizer optimizer(ctx_, model_.weights.params, stage.optimizer);
-  const StageContext context{ctx_, model_, optimizer, stage, run_, *log_, special_};
+  const StageContext context{ctx_, model_, optimizer, stage, run_, *log_, special_, comm_};
   const std::unique_ptr<StageSteps> steps =
       stage.program ? stage.program->begin(context, state_) : begin_next_token(context);
   if (!resumed_from_.empty()) {
@@ -102,13 +116,30 @@ void Trainer::run_stage(const StageRecipe& stage, TrainObserver& observer) {
   observer.on_stage_begin(stage, state_);
   while (state_.stage_step < stage.stage.steps) {
     const StepReport report = step(stage, *steps);
+    if (!shared) comm_.broadcast(&state_, sizeof state_, 0);
     write_metrics(report);
     observer.on_step(report);
     const int64_t every = stage.stage.checkpoint_every;
-    if (state_.stage_step == stage.stage.steps || (every > 0 && state_.stage_step % every == 0))
+    if (comm_.is_first() &&
+        (state_.stage_step == stage.stage.steps || (every > 0 && state_.stage_step % every == 0)))
       save_train_checkpoint(run_, model_, optimizer, state_, stage.stage.keep_checkpoints,
                             steps.get());
   }
+  if (!shared) share_weights();
+}
+
+// A stage that the first rank runs alone, as another rank sees it.
+void Trainer::follow_stage(const StageRecipe& stage) {
+  resumed_from_.clear();
+  while (state_.stage_step < stage.stage.steps) comm_.broadcast(&state_, sizeof state_, 0);
+  share_weights();
+  model_.weights.pack(ctx_, true);
+}
+
+void Trainer::share_weights() {
+  for (const auto* list : {&model_.weights.params, &model_.weights.buffers})
+    for (const Param& p : *list)
+      comm_.broadcast(p.value->data, static_cast<size_t>(p.value->size_bytes()), 0);
 }
 
 StepReport Trainer::step(const StageRecipe& stage, StageSteps& steps) {

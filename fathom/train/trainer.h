@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "fathom/comm/comm.h"
 #include "fathom/train/checkpoint.h"
 #include "fathom/train/recipe.h"
 #include "fathom/train/run_log.h"
@@ -41,23 +42,32 @@ class TrainObserver {
 class Trainer {
  public:
   // A new run, or with `resume` the continuation of the one in the folder; `notes` takes remarks
-  // about damaged checkpoints. special: ids that the batcher writes. Throws Error.
+  // about damaged checkpoints. special: ids that the batcher writes. comm: the ranks that share the
+  // work, all of which see the same files; null: one. The weights after every step do not depend on
+  // their number. The first rank alone writes. Throws Error.
   Trainer(const Ctx& ctx, Recipe recipe, std::string run, bool resume, BatchTokens special,
-          std::vector<std::string>* notes);
+          std::vector<std::string>* notes, Comm* comm = nullptr);
   ~Trainer();
 
-  // Trains until all stages are done, or until the observer throws.
+  // Trains until all stages are done, or until the observer throws. The observer of a rank that is
+  // not the first must not write to the run.
   void run(TrainObserver& observer);
   const Model& model() const { return model_; }
   const TrainState& state() const { return state_; }
   RunLog& log() { return *log_; }
 
  private:
+  void find_checkpoint(bool resume, std::vector<std::string>* notes);
+  std::unique_ptr<RunLog> open_log(bool resume) const;
   void run_stage(const StageRecipe& stage, TrainObserver& observer);
+  void follow_stage(const StageRecipe& stage);
+  void share_weights();
   StepReport step(const StageRecipe& stage, StageSteps& steps);
   void write_metrics(const StepReport& r);
 
   Ctx ctx_;
+  std::unique_ptr<Comm> alone_;
+  Comm& comm_;
   Recipe recipe_;
   std::string run_;
   BatchTokens special_;

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "fathom/base/file.h"
+#include "fathom/comm/comm_testing.h"
 #include "fathom/train/next_token.h"
 #include "fathom/train/train_testing.h"
 
@@ -118,6 +119,51 @@ TEST_CASE("a run that is stopped after any step and resumed ends in the same bit
   }
 }
 
+std::string file_bytes(const std::string& run, const std::string& name) {
+  return read_file(*newest_checkpoint(run, nullptr) + "/" + name);
+}
+
+TEST_CASE("any number of ranks ends in the bits of one, also when the number changes on resuming") {
+  TemporaryFolder folder;
+  write_shard(folder.path + "/data", 24);
+  const Recipe recipe = two_stages(folder.path + "/data");  // two passes a batch, at times three
+  Engine e(DType::kF32, 2);
+  Stopper whole(-1);
+  Trainer reference(e.ctx(), recipe, folder.path + "/whole", false, {}, nullptr);
+  reference.run(whole);
+  const auto on = [&](int ranks, const std::string& run, bool resume, int64_t stop) {
+    return on_ranks(ranks, [&](Comm& comm) {
+      Engine own(DType::kF32);
+      Trainer trainer(own.ctx(), recipe, run, resume, {}, nullptr, &comm);
+      Stopper observer(stop);
+      trainer.run(observer);
+      for (size_t i = 0; i < observer.steps.size(); ++i)
+        FM_CHECK(observer.losses[i] == whole.losses[static_cast<size_t>(observer.steps[i] - 1)],
+                 "step {} of rank {}", observer.steps[i], comm.rank());
+      for (size_t k = 0; k < reference.model().weights.params.size(); ++k)
+        FM_CHECK(same_bits(trainer.model().weights.params[k].value,
+                           reference.model().weights.params[k].value),
+                 "weights {} of rank {}", k, comm.rank());
+    });
+  };
+  for (const int ranks : {2, 3}) {
+    const std::string run = fmt::format("{}/on{}", folder.path, ranks);
+    for (const std::string& said : on(ranks, run, false, -1)) CHECK(said == std::string());
+    for (const char* name : {"model/model.safetensors", "optimizer.safetensors"})
+      CHECK(file_bytes(run, name) == file_bytes(folder.path + "/whole", name));
+    CHECK(load_run(run).series[0].value == load_run(folder.path + "/whole").series[0].value);
+  }
+  const std::string run = folder.path + "/changed";
+  for (const std::string& said : on(2, run, false, 3)) CHECK(said == "cancelled: stopped");
+  for (const std::string& said : on(3, run, true, 6)) CHECK(said == "cancelled: stopped");
+  Stopper rest(-1);
+  Trainer last(e.ctx(), recipe, run, true, {}, nullptr);
+  last.run(rest);
+  CHECK(rest.steps == std::vector<int64_t>{7});
+  for (const char* name : {"model/model.safetensors", "optimizer.safetensors"})
+    CHECK(file_bytes(run, name) == file_bytes(folder.path + "/whole", name));
+}
+
 // A program whose step depends on all steps before it, through a file of the checkpoint alone.
 struct Counting final : StageProgram {
   int64_t stride = 1;
@@ -198,6 +244,31 @@ TEST_CASE("a stage of another kind has its own options and resumes with its own 
   CHECK(log.series[0].value == std::vector<double>{2, 4, 6, 8, 10});
   CHECK(log.texts.back().kind == "alarm");
   CHECK(log.texts.back().text == "sum is 10");
+}
+
+TEST_CASE("a stage that the first rank runs alone leaves its weights on all") {
+  TemporaryFolder folder;
+  write_shard(folder.path + "/data", 24);
+  Recipe recipe = two_stages(folder.path + "/data");
+  recipe.stages.insert(recipe.stages.begin() + 1, recipe.stages[0]);
+  recipe.stages[1].program = std::make_shared<Counting>();
+  const auto train = [&](Comm& comm, const std::string& run, std::vector<float>* weights) {
+    Engine own(DType::kF32);
+    Trainer trainer(own.ctx(), recipe, run, false, {}, nullptr, &comm);
+    TrainObserver quiet;
+    trainer.run(quiet);
+    CHECK(trainer.state().global_step == 11);
+    for (const Param& p : trainer.model().weights.params)
+      for (int64_t i = 0; i < p.value->numel(); ++i) weights->push_back(p.value->as<float>()[i]);
+  };
+  const auto alone = make_single_comm();
+  std::vector<float> want, got[2];
+  train(*alone, folder.path + "/one", &want);
+  const auto said =
+      on_ranks(2, [&](Comm& comm) { train(comm, folder.path + "/two", &got[comm.rank()]); });
+  for (const std::string& s : said) CHECK(s == std::string());
+  CHECK(got[0] == want);
+  CHECK(got[1] == want);
 }
 
 TEST_CASE("only what a stage trains moves; gradients of one stage do not reach the next") {
