@@ -151,7 +151,10 @@ void replay(const RolloutStore& store, const RolloutsOptions& o) {
   }
   constexpr int64_t kRows = 4096;
   const PreparedStep p = prepare_step(ctx, model, nullptr, rollouts, options, o.step - 1, kRows);
-  const PolicyReport report = run_minibatch(ctx, model, p.samples, p.opsm_delta, options, kRows);
+  const auto alone = make_single_comm();
+  SharedGradient gradient(ctx, *alone, model.weights.params);
+  const PolicyReport report =
+      run_minibatch(ctx, model, p.samples, p.opsm_delta, options, kRows, gradient);
   const double norm = Optimizer(ctx, model.weights.params, {}).grad_norm(ctx);
   const Agreement& a = p.agreement;
   fmt::print(

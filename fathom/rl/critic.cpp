@@ -5,10 +5,11 @@
 namespace fathom {
 
 Critic::Critic(const Ctx& ctx, const Model& policy, const CriticOptions& options,
-               const OptimizerOptions& optimizer, int64_t rows_per_pass)
+               const OptimizerOptions& optimizer, int64_t rows_per_pass, Comm& comm)
     : ctx_(ctx),
       options_(options),
-      trainer_(ctx, policy, options.critic, kValueHeadName, optimizer) {
+      trainer_(ctx, policy, options.critic, kValueHeadName, optimizer),
+      gradient_(ctx, comm, trainer_.model().model.weights.params) {
   options_.value.rows_per_pass = rows_per_pass;
 }
 
@@ -36,11 +37,15 @@ ValueReport Critic::update(std::span<const PolicySample> part) {
     samples.push_back(targets_.at(s.rollout));
     num_tok += s.rollout->num_sampled();
   }
-  Tape tape;
-  Ctx pass = ctx_;
-  pass.tape = &tape;
-  const ValueReport report =
-      run_value_objective(pass, trainer_.model(), samples, num_tok, options_.value);
+  const auto passes =
+      cut_passes(std::span<const ValueSample>(samples), options_.value.rows_per_pass,
+                 [](const ValueSample& s) { return std::ssize(s.rollout->tokens) - 1; });
+  const auto report = gradient_.sum<ValueReport>(passes.size(), [&](size_t i) {
+    Tape tape;
+    Ctx pass = ctx_;
+    pass.tape = &tape;
+    return run_value_objective(pass, trainer_.model(), passes[i], num_tok, options_.value);
+  });
   trainer_.step(options_.critic_learning_rate);
   return report;
 }

@@ -9,6 +9,7 @@
 
 #include "fathom/rl/ppo.h"
 #include "fathom/rl/value_trainer.h"
+#include "fathom/train/shared_gradient.h"
 
 namespace fathom {
 
@@ -29,7 +30,7 @@ struct CriticOptions {
 class Critic {
  public:
   Critic(const Ctx& ctx, const Model& policy, const CriticOptions& options,
-         const OptimizerOptions& optimizer, int64_t rows_per_pass);
+         const OptimizerOptions& optimizer, int64_t rows_per_pass, Comm& comm);
 
   // Sets the token advantages of samples, whose ref_logp is there if reward_kl_beta is not 0, and
   // remembers the value targets of their rollouts until the next call.
@@ -45,6 +46,7 @@ class Critic {
   const Ctx& ctx_;
   CriticOptions options_;
   ValueTrainer trainer_;
+  SharedGradient gradient_;
   std::map<const Rollout*, ValueSample> targets_;
 };
 

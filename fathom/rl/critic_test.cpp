@@ -32,7 +32,8 @@ TEST_CASE("a new critic says 0, so that advantages are the rewards to come; then
   Machine m(DType::kF32);
   const Ctx ctx = m.ctx();
   const Model policy = random_model(ctx, nano_config(), 5);
-  Critic critic(ctx, policy, {.critic_learning_rate = 1e-2}, {.weight_decay = 0}, 100);
+  const auto comm = make_single_comm();
+  Critic critic(ctx, policy, {.critic_learning_rate = 1e-2}, {.weight_decay = 0}, 100, *comm);
   const std::vector<Rollout> rollouts = rewarded_rollouts();
   std::vector<PolicySample> samples = samples_of(rollouts);
   critic.judge(samples);
@@ -54,8 +55,9 @@ TEST_CASE("a critic that was saved and loaded goes on with the same bits") {
   Machine m(DType::kF32);
   const Ctx ctx = m.ctx();
   const Model policy = random_model(ctx, nano_config(), 5);
+  const auto comm = make_single_comm();
   const CriticOptions options{.critic_learning_rate = 1e-2};
-  Critic first(ctx, policy, options, {}, 100), second(ctx, policy, options, {}, 100);
+  Critic first(ctx, policy, options, {}, 100, *comm), second(ctx, policy, options, {}, 100, *comm);
   const std::vector<Rollout> rollouts = rewarded_rollouts();
   std::vector<PolicySample> samples = samples_of(rollouts);
   for (int i = 0; i < 3; ++i) {

@@ -40,6 +40,11 @@ struct SequenceTerms {
   double mismatch = 0, staleness = 0;  // mean log(mu / prox), mean log(prox / pi)
   bool masked = false;                 // out of the surrogate as a whole
   int64_t num_clipped = 0;             // tokens whose surrogate has no gradient by clipping
+  template <class F>
+  void each(F&& f) {
+    f(ratio), f(kl), f(objective), f(coefficient), f(total), f(divergence), f(mismatch);
+    f(staleness), f(masked), f(num_clipped);
+  }
 };
 
 SequenceTerms sequence_terms(const SequenceInput& in, const PolicyCounts& counts,

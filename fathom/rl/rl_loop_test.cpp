@@ -8,12 +8,14 @@
 #include <filesystem>
 #include <set>
 
+#include "fathom/comm/comm_testing.h"
 #include "fathom/rl/rl_figures.h"
 #include "fathom/rl/rl_stage.h"
 #include "fathom/rl/rl_testing.h"
 #include "fathom/text/bpe_trainer.h"
 #include "fathom/text/chat_tokens.h"
 #include "fathom/train/recipe.h"
+#include "fathom/train/trainer.h"
 
 namespace fathom {
 namespace {
@@ -71,6 +73,44 @@ TEST_CASE("a batch is whole groups, scored, whose answers tell whether they are 
     CHECK(r.rewards.size() == 2);  // truncation, and whether it is right
     CHECK(answer_right(r) == 0);
   }
+}
+
+// Gradients of all parameters and what the pass reports, as numbers.
+std::vector<double> update_of(std::span<const Rollout> rollouts, Comm& comm) {
+  Fixture f;
+  RlOptions o = small_options();
+  o.policy = policy_preset("v32");
+  set_trainable(f.model, "policy");
+  PreparedStep p = prepare_step(f.m.ctx, f.model, nullptr, rollouts, o, 0, 4096);
+  for (size_t i = 0; i < p.samples.size(); ++i) {
+    p.samples[i].advantage = static_cast<double>(i) - 2.5;
+    p.samples[i].ref_logp.assign(p.samples[i].rollout->sampled.size(), -1);
+  }
+  SharedGradient gradient(f.m.ctx, comm, f.model.weights.params);
+  constexpr int64_t kRows = 30;  // of a pass: two answers
+  const PolicyReport report =
+      run_minibatch(f.m.ctx, f.model, p.samples, p.opsm_delta, o, kRows, gradient);
+  std::vector<double> out = {report.objective, report.sum_ratio, report.sum_ref_kl,
+                             static_cast<double>(report.terms.size())};
+  for (const Param& w : f.model.weights.params)
+    for (int64_t i = 0; w.value.has_grad() && i < w.value->numel(); ++i)
+      out.push_back(get_element(w.value.grad(), i));
+  return out;
+}
+
+TEST_CASE("the gradient of the same rollouts has the same bits on any number of ranks") {
+  const RolloutBatch batch = Fixture().source(small_options()).next(1);
+  const std::vector<double> want = update_of(batch.rollouts, *make_single_comm());
+  CHECK(want[3] == 6);
+  CHECK(std::ranges::count_if(want, [](double g) { return g != 0; }) > 1000);
+  for (const int ranks : {2, 3, 5})
+    for (const std::string& said : testing::on_ranks(ranks, [&](Comm& comm) {
+           const std::vector<double> got = update_of(batch.rollouts, comm);
+           FM_CHECK(got.size() == want.size() &&
+                        !std::memcmp(got.data(), want.data(), want.size() * sizeof(double)),
+                    "rank {} of {}", comm.rank(), ranks);
+         }))
+      CHECK(said == std::string());
 }
 
 TEST_CASE("a lag gives each step the rollouts of weights so many versions ago") {

@@ -50,6 +50,11 @@ struct ReplayFigures {
   double mismatch_kl() const;
   double routing_agreement() const;    // 1 where there is nothing to compare
   double selection_agreement() const;  // likewise
+  template <class F>
+  void each(F&& f) {
+    f(entropy), f(kept_mass), f(num_singleton), f(routing_equal), f(routing_total);
+    f(selection_equal), f(selection_total), f(max_mismatch), f(sum_mismatch_k3), f(num_tok);
+  }
 };
 
 struct Replay {
@@ -81,6 +86,12 @@ struct PolicyReport {
   double mean_divergence() const;
   double divergence_quantile(double q) const;  // of D; 0 without sequences
   void add(const PolicyReport& part);          // of another part of the same mini-batch
+  template <class F>
+  void each(F&& f) {
+    f(num_seq), f(num_tok), f(objective), f(sum_ratio), f(max_ratio), f(min_ratio), f(sum_ref_kl);
+    f(num_ref_tok), f(num_clipped), f(num_masked_seq), f(sum_divergence), f(indexer_kl), f(replay);
+    f(logp), f(terms);
+  }
 };
 
 // Denominators of a mini-batch. opsm_delta is left infinite: set it from resolve_opsm_delta.

@@ -26,6 +26,7 @@ class RlProgram final : public StageProgram {
       throw Error(Code::kInvalidArgument,
                   "indexer_kl_weight: the model has no indexer (index_topk)");
   }
+  bool shares_work() const override { return true; }
   std::unique_ptr<StageSteps> begin(const StageContext& context, const TrainState& state) override {
     return begin_rl(options_, context, state);
   }

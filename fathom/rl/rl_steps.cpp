@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "fathom/base/bytes.h"
 #include "fathom/base/file.h"
 #include "fathom/base/json.h"
 #include "fathom/base/rng.h"
@@ -15,6 +16,7 @@
 #include "fathom/rl/rl_figures.h"
 #include "fathom/rl/rl_stage.h"
 #include "fathom/rl/rl_update.h"
+#include "fathom/rl/rollout_codec.h"
 #include "fathom/rl/rollout_store.h"
 #include "fathom/train/trainer.h"
 
@@ -54,17 +56,19 @@ class RlSteps final : public StageSteps {
       : c_(context),
         o_(with_folders(options, context.run)),
         tokenizer_(run_tokenizer(context.run)),
-        store_(context.run, RolloutStore::Mode::kWrite),
-        source_(context.ctx, context.model, tokenizer_, o_, state.global_step),
+        gradient_(context.ctx, context.comm, context.model.weights.params),
         alarms_(options.loop) {
     if (o_.policy.indexer_kl_weight > 0 && c_.stage.stage.trains == "policy")
       throw Error(Code::kInvalidArgument,
                   "trains: expected policy_indexer with indexer_kl_weight, found policy");
     if (uses_reference(o_)) reference_ = first_reference();
     if (uses_critic(o_))
-      critic_.emplace(c_.ctx, c_.model, o_.critic, c_.stage.optimizer,
-                      c_.stage.stage.rows_per_pass);
-    store_.truncate_after(state.global_step);
+      critic_.emplace(c_.ctx, c_.model, o_.critic, c_.stage.optimizer, c_.stage.stage.rows_per_pass,
+                      c_.comm);
+    if (!c_.comm.is_first()) return;
+    source_.emplace(context.ctx, context.model, tokenizer_, o_, state.global_step);
+    store_.emplace(c_.run, RolloutStore::Mode::kWrite);
+    store_->truncate_after(state.global_step);
     for (int64_t step : alarm_steps())
       if (step > state.global_step) fs::remove_all(alarm_folder(c_.run, step));
   }
@@ -86,8 +90,10 @@ class RlSteps final : public StageSteps {
   StageContext c_;
   RlOptions o_;
   Tokenizer tokenizer_;
-  RolloutStore store_;
-  RolloutSource source_;
+  // The first rank samples, keeps the record, evaluates and raises alarms; the others update.
+  std::optional<RolloutStore> store_;
+  std::optional<RolloutSource> source_;
+  SharedGradient gradient_;
   std::optional<Model> reference_;
   std::optional<Critic> critic_;
   RlAlarms alarms_;
@@ -104,7 +110,7 @@ void RlSteps::update_once(const TrainState& before, std::span<const PolicySample
                           double delta, RlStepFigures* f, StepReport* r) {
   const StageRecipe& stage = c_.stage;
   const PolicyReport report =
-      run_minibatch(c_.ctx, c_.model, part, delta, o_, stage.stage.rows_per_pass);
+      run_minibatch(c_.ctx, c_.model, part, delta, o_, stage.stage.rows_per_pass, gradient_);
   f->policy.add(report);
   const double norm = c_.optimizer.grad_norm(c_.ctx);
   r->grad_norm = std::isfinite(norm) ? std::max(r->grad_norm, norm) : norm;
@@ -137,23 +143,38 @@ void RlSteps::update(const TrainState& before, PreparedStep& p, RlStepFigures* f
   if (parts > 0) f->critic.loss /= updates;
 }
 
+// Those of the first rank, on all.
+void broadcast_rollouts(Comm& comm, std::vector<Rollout>* rollouts) {
+  if (comm.size() == 1) return;
+  ByteWriter out;
+  for (const Rollout& r : *rollouts) out.text(encode_rollout(r));
+  std::string bytes = out.take();
+  broadcast_text(comm, &bytes, 0);
+  if (comm.is_first()) return;
+  ByteReader in(bytes, "the first rank", "rollouts");
+  while (!in.done()) rollouts->push_back(decode_rollout(in.text(), "the first rank"));
+}
+
 // Rollouts, as the store keeps them.
 RolloutBatch RlSteps::sample(int64_t step, RlStepFigures* f) {
   RolloutBatch batch;
-  {
+  if (source_) {
     const Stopwatch watch(&f->rollout_s);
-    batch = source_.next(step);
+    batch = source_->next(step);
   }
-  f->rollout = source_.take_stats();
-  f->reward_s = source_.take_reward_s();
-  f->rollout_s -= f->reward_s;
-  store_.write_step(step, batch.rollouts);
+  if (source_) {
+    f->rollout = source_->take_stats();
+    f->reward_s = source_->take_reward_s();
+    f->rollout_s -= f->reward_s;
+    store_->write_step(step, batch.rollouts);
+  }
+  broadcast_rollouts(c_.comm, &batch.rollouts);
   return batch;
 }
 
 void RlSteps::step(const TrainState& before, StepReport* r) {
   const LoopOptions& loop = o_.loop;
-  if (before.stage_step == 0 && loop.eval_every > 0) {
+  if (before.stage_step == 0 && loop.eval_every > 0 && source_) {
     std::vector<Metric> first;
     evaluate(&first);
     c_.log.log(before.global_step, first);
@@ -173,11 +194,12 @@ void RlSteps::step(const TrainState& before, StepReport* r) {
   }
   dump(step, alarms_.of_rollouts(f), r);
   update(before, prepared, &f, r);
-  source_.weights_changed(step);
   for (const Rollout* one : prepared.rollouts) {
     r->rows += std::ssize(one->tokens);
     r->tokens += one->num_sampled();
   }
+  if (!source_) return;
+  source_->weights_changed(step);
   r->metrics = rl_metrics(f, o_);
   r->detail = rl_detail(f);
   const int64_t done = before.stage_step + 1;
@@ -190,7 +212,7 @@ void RlSteps::evaluate(std::vector<Metric>* to) {
   if (!o_.loop.eval_tasks.empty()) tasks.problems = o_.loop.eval_tasks;
   const PolicyUnderTest policy{c_.ctx, c_.model, tokenizer_, policy_selection(c_.model.config)};
   const std::vector<TaskScore> scores = evaluate_tasks(
-      policy, TaskSource(tasks), RewardMix(o_.reward), source_.tools(), o_.rollout, o_.eval);
+      policy, TaskSource(tasks), RewardMix(o_.reward), source_->tools(), o_.rollout, o_.eval);
   const std::vector<Metric> m = eval_metrics(scores);
   to->insert(to->end(), m.begin(), m.end());
 }
@@ -205,7 +227,7 @@ std::vector<int64_t> RlSteps::alarm_steps() const {
 }
 
 void RlSteps::dump(int64_t step, const std::vector<std::string>& alarms, StepReport* r) {
-  if (alarms.empty()) return;
+  if (alarms.empty() || !c_.comm.is_first()) return;
   const std::string folder = alarm_folder(c_.run, step);
   std::string where = "the rollouts are kept";
   if (std::ssize(alarm_steps()) < o_.loop.alarm_dumps && !folder_exists(folder)) {
@@ -221,7 +243,7 @@ void RlSteps::dump(int64_t step, const std::vector<std::string>& alarms, StepRep
 }
 
 void RlSteps::save(const std::string& folder) const {
-  source_.save(folder);
+  source_->save(folder);
   if (reference_ && !fixed_reference()) save_model(folder + "/reference", *reference_);
   if (critic_) critic_->save(folder + "/critic");
   Json state = Json::object();
@@ -233,7 +255,7 @@ void RlSteps::save(const std::string& folder) const {
 }
 
 void RlSteps::load(const std::string& checkpoint) {
-  source_.load(checkpoint);
+  if (source_) source_->load(checkpoint);
   if (critic_) critic_->load(checkpoint + "/critic");
   if (reference_ && !fixed_reference()) {
     load_model_weights(checkpoint + "/reference", *reference_);

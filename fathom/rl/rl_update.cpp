@@ -118,14 +118,19 @@ PreparedStep prepare_step(const Ctx& ctx, const Model& model, const Model* refer
 }
 
 PolicyReport run_minibatch(const Ctx& ctx, const Model& model, std::span<const PolicySample> part,
-                           double opsm_delta, const RlOptions& o, int64_t rows_per_pass) {
+                           double opsm_delta, const RlOptions& o, int64_t rows_per_pass,
+                           SharedGradient& gradient) {
   PolicyCounts counts = count_policy(part, o.policy);
   counts.opsm_delta = opsm_delta;
-  Tape tape;
-  Ctx pass = ctx;
-  pass.tape = &tape;
-  return run_policy_objective(pass, model, part, counts, o.policy,
-                              replay_options(model.config, o, rows_per_pass));
+  const auto passes = cut_passes(
+      part, rows_per_pass, [](const PolicySample& s) { return std::ssize(s.rollout->tokens) - 1; });
+  return gradient.sum<PolicyReport>(passes.size(), [&](size_t i) {
+    Tape tape;
+    Ctx pass = ctx;
+    pass.tape = &tape;
+    return run_policy_objective(pass, model, passes[i], counts, o.policy,
+                                replay_options(model.config, o, rows_per_pass));
+  });
 }
 
 }  // namespace fathom

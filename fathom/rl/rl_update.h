@@ -8,6 +8,7 @@
 #include "fathom/rl/agreement.h"
 #include "fathom/rl/rl_objective.h"
 #include "fathom/rl/rl_options.h"
+#include "fathom/train/shared_gradient.h"
 
 namespace fathom {
 
@@ -27,9 +28,11 @@ PreparedStep prepare_step(const Ctx& ctx, const Model& model, const Model* refer
                           std::span<const Rollout> rollouts, const RlOptions& options,
                           int64_t version, int64_t rows_per_pass);
 
-// One forward and backward pass over part of a step; gradients are added to the parameters.
+// Forward and backward over part of a step, in passes that `gradient` (of the model) shares out to
+// ranks and adds up.
 PolicyReport run_minibatch(const Ctx& ctx, const Model& model, std::span<const PolicySample> part,
-                           double opsm_delta, const RlOptions& options, int64_t rows_per_pass);
+                           double opsm_delta, const RlOptions& options, int64_t rows_per_pass,
+                           SharedGradient& gradient);
 
 // Does the objective look at a reference policy, or have a critic?
 bool uses_reference(const RlOptions& options);

@@ -60,6 +60,10 @@ struct ValueReport {
   int64_t num_clipped = 0;            // where the clipped branch is the larger one
   double explained_variance() const;  // 1 - mean squared error / variance of the targets
   void add(const ValueReport& part);
+  template <class F>
+  void each(F&& f) {
+    f(num_tok), f(loss), f(sum_squared), f(sum_target), f(sum_squared_target), f(num_clipped);
+  }
 };
 
 // value_weight * 1/2 max((v - ret)^2, (clip(v, old +- value_clip) - ret)^2), mean over num_tok

@@ -45,7 +45,8 @@ struct StageOptions {
           "all, main (everything but the indexer), indexer, policy (neither indexer nor prediction "
           "layers) or policy_indexer");
     o.add("bias_update_speed", &bias_update_speed, "of the routing bias (V3: 0.001); 0: fixed");
-    o.add("rows_per_pass", &rows_per_pass, "rows of one forward and backward pass");
+    o.add("rows_per_pass", &rows_per_pass,
+          "rows of one forward and backward pass; ranks take turns");
     o.add("checkpoint_every", &checkpoint_every,
           "steps between checkpoints; 0: at the stage's end only");
     o.add("keep_checkpoints", &keep_checkpoints, "newest ones that are kept");

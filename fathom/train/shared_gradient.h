@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,19 @@
 #include "fathom/model/weights.h"
 
 namespace fathom {
+
+// Consecutive parts of at most max_rows rows, at least one item each; rows(item).
+template <class T, class F>
+std::vector<std::span<const T>> cut_passes(std::span<const T> items, int64_t max_rows, F rows) {
+  std::vector<std::span<const T>> out;
+  for (size_t first = 0, end = 0; first < items.size(); first = end) {
+    int64_t sum = 0;
+    while (end < items.size() && (end == first || sum + rows(items[end]) <= max_rows))
+      sum += rows(items[end++]);
+    out.push_back(items.subspan(first, end - first));
+  }
+  return out;
+}
 
 // Holds two more gradients (of a part, and the sum) once there is more than one part or rank.
 class SharedGradient {

@@ -159,7 +159,7 @@ TEST_CASE("any number of ranks ends in the bits of one, also when the number cha
   Stopper rest(-1);
   Trainer last(e.ctx(), recipe, run, true, {}, nullptr);
   last.run(rest);
-  CHECK(rest.steps == std::vector<int64_t>{7});
+  CHECK(rest.steps == std::vector<int64_t>{5, 6, 7});
   for (const char* name : {"model/model.safetensors", "optimizer.safetensors"})
     CHECK(file_bytes(run, name) == file_bytes(folder.path + "/whole", name));
 }

@@ -1,4 +1,6 @@
 // fathom_mpi.so: MPI behind the table of mpi_api.h.
+#define OMPI_SKIP_MPICXX 1  // the C functions alone
+#define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
 #include <cstring>
