@@ -419,21 +419,41 @@ ExactKl exact_kl(const Table& behaviour, const Table& pi, const Table& ref, bool
   return out;
 }
 
-ExactKl estimated_kl(const Table& behaviour, const Table& pi, const Table& ref, const char* kind) {
-  PolicyOptions o = no_clip();
-  o.surrogate = "off";
-  o.kl = kind;
+// What an objective that consists of its KL expects over the answers of `behaviour`.
+ExactKl estimated_kl(const Table& behaviour, const Table& pi, const Table& ref,
+                     const PolicyOptions& o) {
   ExactKl out;
   for (const Answer& a : all_answers()) {
     const List logp = logps(pi, a), old = logps(behaviour, a), r = logps(ref, a);
     const List advantage(logp.size());
     const SequenceTerms s = sequence_terms(
         {.logp = logp, .behaviour = old, .ref = r, .advantage = advantage, .beta = 1},
-        {.num_seq = 1}, o);
+        {.num_seq = 1, .num_tok = 1}, o);
     out.value -= probability(behaviour, a) * s.total;
     add_gradient(pi, a, s.coefficient, -probability(behaviour, a), &out.grad);
   }
   return out;
+}
+
+ExactKl estimated_kl(const Table& behaviour, const Table& pi, const Table& ref, const char* kind) {
+  PolicyOptions o = no_clip();
+  o.surrogate = "off";
+  o.kl = kind;
+  return estimated_kl(behaviour, pi, ref, o);
+}
+
+TEST_CASE("enumeration: on-policy distillation is the reverse KL to the teacher at each token") {
+  const Table student = random_table(6, 0.7), teacher = random_table(7, 0.7);
+  for (const uint64_t seed : {6, 8}) {  // sampled by the student, or by an older one
+    const Table behaviour = random_table(seed, 0.7);
+    const ExactKl want = exact_kl(behaviour, student, teacher, true);
+    const ExactKl got = estimated_kl(behaviour, student, teacher, policy_preset("opd"));
+    CHECK(std::fabs(got.value - want.value) < 1e-14);
+    CHECK(distance(got.grad, want.grad) < 1e-14);
+  }
+  const ExactKl same = estimated_kl(student, student, student, policy_preset("opd"));
+  CHECK(same.value == 0);
+  CHECK(distance(same.grad, zeros()) == 0);
 }
 
 TEST_CASE("enumeration: r k3 with the gradient through r is the reverse KL, value and gradient") {

@@ -49,9 +49,11 @@ AnswerMeans answer_means(const RolloutBatch& batch, int64_t version) {
       m.parts[p.name].add(p.value);
       if (p.name == "rubric" && right >= 0) m.agreement.add((p.value > 0.5) == (right == 1));
     }
-    for (const int32_t v : r.weight_version) {
-      m.staleness.add(static_cast<double>(version - v));
-      m.staleness_max = std::max(m.staleness_max, static_cast<double>(version - v));
+    for (size_t t = 0; t < r.sampled.size(); ++t) {
+      if (!r.sampled[t]) continue;
+      const auto age = static_cast<double>(version - r.weight_version[t]);
+      m.staleness.add(age);
+      m.staleness_max = std::max(m.staleness_max, age);
     }
   }
   return m;

@@ -149,6 +149,41 @@ TEST_CASE("answers that ended with an error are kept and not learned from") {
   CHECK(f.prepare(batch, o, 0).samples.size() == 4);
 }
 
+TEST_CASE("of answers with injected tokens a step counts those that the policy sampled") {
+  Fixture f;
+  RlOptions o = small_options();
+  o.policy = policy_preset("v32");
+  o.policy.opsm_delta = "auto:0.5";
+  o.policy.kl = "none";
+  RolloutBatch batch = f.source(o).next(1);
+  int64_t sampled = 0;
+  for (size_t i = 0; i < batch.rollouts.size(); ++i) {
+    Rollout& r = batch.rollouts[i];
+    r.reward = static_cast<double>(i);
+    for (size_t t = 1; t < r.sampled.size(); t += 3) {  // as a tool's result would stand there
+      r.sampled[t] = 0;
+      r.behaviour_logp[t] = 0;
+      r.weight_version[t] = -1;
+    }
+    sampled += r.num_sampled();
+  }
+  const PreparedStep p = f.prepare(batch, o, 0);
+  CHECK(p.fresh);
+  CHECK(p.agreement.exact());
+  CHECK(p.agreement.num_tok == sampled);
+  CHECK(p.opsm_delta == o.policy.opsm_floor);  // all divergences are 0
+  const PolicyReport report = run_minibatch(f.m.ctx, f.model, p.samples, p.opsm_delta, o, 4096);
+  CHECK(report.num_tok == sampled);
+  CHECK(report.max_ratio == 1);
+  CHECK(report.min_ratio == 1);
+  CHECK(report.sum_divergence == 0);
+  CHECK(report.num_masked_seq == 0);
+  double objective = 0;  // mean of the advantages, as every ratio is 1
+  for (const PolicySample& s : p.samples)
+    objective += s.advantage / static_cast<double>(p.samples.size());
+  CHECK(report.objective == doctest::Approx(objective));
+}
+
 TEST_CASE("what a checkpoint keeps of a source goes on to the same rollouts") {
   Fixture f;
   RlOptions o = small_options();

@@ -35,7 +35,9 @@ Pointers learnable(std::span<const Rollout> rollouts, const LoopOptions& loop) {
 
 bool sampled_by(std::span<const Rollout* const> rollouts, int64_t version) {
   return std::ranges::all_of(rollouts, [&](const Rollout* r) {
-    return std::ranges::all_of(r->weight_version, [&](int32_t v) { return v == version; });
+    for (size_t t = 0; t < r->sampled.size(); ++t)
+      if (r->sampled[t] && r->weight_version[t] != version) return false;
+    return true;
   });
 }
 
