@@ -2,14 +2,15 @@
 # recipes/pipeline.sh NAME [PROGRAM]: the data of a post-training pipeline, its run in runs/NAME, and how good its models are.
 #   r1_zero  reinforcement learning from a base        r1        cold start, RL, rejection sampling, SFT, RL
 #   hybrid   one model, thinking or not                v32       specialists, distillation, mixed RL
-#   speciale reasoning only, weak length penalty
-# r1 and hybrid begin with the base of r1_zero, speciale with r1. To be run from the root of the repository.
+#   speciale reasoning only, weak length penalty       judge     a judge by fine-tuning, and a policy that it rewards
+#   verifiers programs in the sandbox, fractions by value in a worker process
+# r1 begins with the base of r1_zero, speciale with r1. To be run from the root of the repository.
 set -euo pipefail
-name=${1:?name of a pipeline: r1_zero, r1, hybrid, v32 or speciale}
+name=${1:?name of a pipeline: r1_zero, r1, hybrid, v32, speciale, judge or verifiers}
 fathom=${2:-build/fathom}
 run=runs/$name
 tokenizer=$run/tokenizer.json
-[ "$name" = r1_zero ] || [ "$name" = v32 ] || tokenizer=runs/r1_zero/tokenizer.json
+[ "$name" != r1 ] && [ "$name" != speciale ] || tokenizer=runs/r1_zero/tokenizer.json
 mkdir -p "$run"
 
 corpus() {  # FOLDER, options: chats in runs/NAME/FOLDER
@@ -47,12 +48,14 @@ case $name in
     for part in cold direct; do pack $part "$run/$part/sft.jsonl"; done
     ;;
   hybrid)
-    corpus both --families mod10:1-2 --chat-records 3000 --thinking-share 0.5 --seed 13
+    problems=addition:1-2
+    corpus both --families $problems --chat-records 24000 --thinking-share 0.5 --seed 13
+    tokens 288 100000 "$run/both/sft.jsonl"
     pack both "$run/both/sft.jsonl"
     ;;
   speciale)
-    problems=mod10:2-3
-    corpus long --families mod10:2-3 --chat-records 2000 --thinking-share 1 --seed 14
+    problems=mod10:3-5
+    corpus long --families mod10:2-5 --chat-records 12000 --thinking-share 1 --seed 14
     pack long "$run/long/sft.jsonl"
     ;;
   v32)
@@ -65,6 +68,21 @@ case $name in
     pack base "$both" --learn-mode
     pack direct "$run/direct/sft.jsonl"
     ;;
+  judge)
+    problems=$run/marks/held_out.jsonl
+    "$fathom" data marks --output "$run/marks" --families sort_letters:1-3 --records 14000 --wrong-mark-share 0.05
+    corpus answers --families sort_letters:1-3 --chat-records 8000 --thinking-share 0
+    both=$run/marks/marks.jsonl,$run/answers/sft.jsonl
+    tokens 512 2000 "$both"
+    pack base "$both"
+    ;;
+  verifiers)
+    corpus code --families python:1-2 --chat-records 20000 --thinking-share 0 --wrong-step-share 0.3
+    corpus math --families fractions:1-2 --chat-records 20000 --thinking-share 1 --seed 2
+    both=$run/code/sft.jsonl,$run/math/sft.jsonl
+    tokens 640 50 "$both"
+    pack base "$both"
+    ;;
   *)
     echo "no pipeline is called $name" >&2
     exit 2
@@ -76,9 +94,21 @@ esac
 echo "held-out problems, sampled at temperature 1"
 case $name in
   r1_zero) for model in base zero; do solve $model --choose-mode --eval-samples 8; done ;;
-  r1) for model in cold reasoning sft all; do solve $model; done ;;
+  r1) for model in cold reasoning sft all opd; do solve $model; done ;;
   hybrid) for share in 1 0; do for model in sft both; do solve $model --thinking-share $share; done; done ;;
   speciale) for model in cold long; do solve $model; done ;;
+  judge)
+    judge=$run/models/base
+    for model in base judged exact sft; do
+      solve $model --thinking-share 0 --rewards rubric --judge "$judge" --judge-max-tokens 80 | tail -1
+    done
+    ;;
+  verifiers)
+    problems=python:1-2
+    for model in base code; do solve $model --thinking-share 0; done
+    problems=fractions:1-2
+    for model in base math; do solve $model; done
+    ;;
   v32) for model in base math search strings distilled mixed; do solve $model; done ;;
 esac
 "$fathom" report "$run"

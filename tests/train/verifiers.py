@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """verifiers.py PROGRAM MATH_WORKER: reinforcement learning whose answers are programs that hang, fork, fill memory and disk, or
-whose sandboxes are killed from outside; and mathematics whose checking process hangs, dies or cannot be started. The rollout
+whose sandboxes are killed from outside; and mathematics whose checking process hangs, dies or cannot be started; a judge that is too late. The rollout
 says what happened, the run goes on, and no process and no file is left behind. The answers are right by rote: a model
 that has learned one answer to each question by heart."""
 import ctypes
@@ -175,6 +175,14 @@ with tempfile.TemporaryDirectory() as folder:
     killed.train(kill_sandboxes)
     stopped = [heading for _, heading in killed.answers() if "unscored" in heading]
     print(f"killed from outside: {len(stopped)} of {len(killed.answers())} without a reward")
+
+    judged_tasks = folder / "judged.jsonl"
+    judged_tasks.write_text(json.dumps({"prompt": "half", "rubric": [{"id": "a", "text": "is half"}]}) + "\n")
+    judged = Run(nano, head, "judged", judged_tasks,
+                 f'rewards = ["rubric"]\njudge = "{folder}/base/models/rote"\njudge_timeout_s = 0')
+    judged.train()
+    for _, heading in judged.answers():
+        check("unscored" in heading and "deadline" in heading, heading)
 
     for mode, verdict in [("", "right"), ("hang", "the check took too long"), ("crash", "the checking process died"),
                           ("missing", "unscored")]:

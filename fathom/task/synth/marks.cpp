@@ -111,7 +111,8 @@ std::string odd_answer(const Problem& problem, Rng& rng) {
   Items items = split_items(problem.answer, separator);
   const auto any = [&] { return rng.below(items.size()); };
   const bool letters = problem.family == "sort_letters";
-  switch (rng.below(9)) {
+  const auto drop = [&] { items.erase(items.begin() + static_cast<std::ptrdiff_t>(any())); };
+  switch (rng.below(10)) {
     case 0: {  // two neighbours change places
       const size_t i = rng.below(items.size() - 1);
       std::swap(items[i], items[i + 1]);
@@ -120,25 +121,25 @@ std::string odd_answer(const Problem& problem, Rng& rng) {
     case 1:
       shuffle(items, rng);
       break;
-    case 2:  // another item, in its place or where it does not belong
-      items[any()] = other_item(items, letters, rng);
-      if (rng.below(2)) std::ranges::sort(items, less);
-      break;
+    case 2:  // another item, where it does not belong or in its place
     case 3:
-      items.erase(items.begin() + static_cast<std::ptrdiff_t>(any()));
+      items[any()] = other_item(items, letters, rng);
+      if (rng.below(4) > 0) std::ranges::sort(items, less);
       break;
-    case 4: {  // one twice
+    case 4:
+    case 5:
+      drop();
+      if (rng.below(3) == 0) drop();
+      break;
+    case 6: {  // one twice
       const size_t i = any();
       items.insert(items.begin() + static_cast<std::ptrdiff_t>(i), items[i]);
       break;
     }
-    case 5:  // two mistakes
-      items[any()] = other_item(items, letters, rng);
-      shuffle(items, rng);
-      break;
     default:
-      break;
+      return problem.answer;
   }
+  if (rng.below(8) == 0) shuffle(items, rng);
   return join_items(items, separator);
 }
 
