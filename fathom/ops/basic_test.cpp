@@ -143,6 +143,39 @@ TEST_CASE("adjoint of embedding and of select_rows with repeated rows") {
   CHECK(embedding(ctx, ids, 0, table)->numel() == 0);
 }
 
+TEST_CASE("columns of a gradient are written one by one, and what nobody wrote is zero") {
+  Bench64 b;
+  const Value x = b.leaf({2, 12});  // two rows of two heads of six columns
+  x.grad_sink(b.arena).view.as<double>()[5] = 7;
+  x.node()->grad_written = false;
+  const Value heads = split_dim(x, 2, 6);
+  const auto write = [&](int64_t begin, int64_t size, double to) {
+    const GradSink sink = slice(heads, 2, begin, size).grad_sink(b.arena);
+    for (int64_t i = 0; i < 4; ++i)
+      for (int64_t k = 0; k < size; ++k) sink.view.as<double>()[i * 6 + k] = to;
+    return sink.add;
+  };
+  CHECK(!x.has_grad());
+  CHECK(!write(0, 3, 1));
+  CHECK(x.has_grad());
+  CHECK(!write(4, 2, 2));
+  const double* dx = x.grad().as<double>();  // column 3 of every head is missing
+  for (int64_t i = 0; i < 24; ++i) CHECK(dx[i] == (i % 6 < 3 ? 1 : i % 6 == 3 ? 0 : 2));
+  CHECK(write(3, 1, 5));
+  x.node()->grad_written = false;
+  CHECK(!write(3, 3, 1));
+  CHECK(write(2, 2, 4));  // overlaps: everything else is zero from here on
+  CHECK(dx[0] == 0);
+  CHECK(dx[4] == 1);
+  x.node()->grad_written = false;
+  CHECK(!write(0, 4, 1));
+  CHECK(!write(4, 2, 1));
+  CHECK(x.grad_sink(b.arena).add);
+  x.node()->grad_written = false;
+  CHECK(slice(x, 0, 1, 1).grad_sink(b.arena).add);  // rows: the rest is zeroed
+  CHECK(dx[0] == 0);
+}
+
 TEST_CASE("ops take no rows, and a second use of a leaf adds up") {
   Bench64 b;
   const Value x = b.leaf({2, 4}), g = b.leaf({4});

@@ -1,5 +1,7 @@
 #include "fathom/ops/ctx.h"
 
+#include <algorithm>
+
 #include "fathom/tensor/probe.h"
 
 namespace fathom {
@@ -14,10 +16,72 @@ View same_place(const View& part, const Node& node) {
   return g;
 }
 
+// Which elements of every run of v.stride[rank - 2] a view of all of `whole`'s rows takes; an empty
+// range for other views.
+Node::Columns columns_of(const View& v, const View& whole) {
+  if (v.rank < 2 || !whole.contiguous()) return {0, 0};
+  const int64_t period = v.stride[v.rank - 2];
+  if (period == 0 || v.numel() / std::max<int64_t>(v.last(), 1) * period != whole.numel())
+    return {0, 0};
+  for (int i = v.rank - 2; i > 0; --i)
+    if (v.stride[i - 1] != v.dim[i] * v.stride[i]) return {0, 0};
+  const int64_t begin = (static_cast<const char*>(v.data) - static_cast<const char*>(whole.data)) /
+                        dtype_bytes(v.dtype);
+  return {begin, begin + v.last()};
+}
+
+// Writes zeros where nothing was written.
+void complete(Node& n) {
+  if (n.grad_written) return;
+  n.grad_written = true;
+  if (n.written_columns.empty()) return fill_zero(n.grad);
+  std::sort(n.written_columns.begin(), n.written_columns.end(),
+            [](auto a, auto b) { return a.begin < b.begin; });
+  n.written_columns.push_back({n.period, n.period});
+  View rows =
+      make_view(n.grad.view.data, n.grad.view.dtype, {n.grad.view.numel() / n.period, n.period});
+  int64_t at = 0;
+  for (const Node::Columns& c : n.written_columns) {
+    if (at < c.begin) fill_zero(slice(rows, 1, at, c.begin - at));
+    at = c.end;
+  }
+  n.written_columns.clear();
+}
+
+// Whether a writer of `part` has to add to what is there. Parts that are columns of all rows (the
+// heads' shares of a projection) are written one by one and never zeroed.
+bool begin_write(Node& n, const View& part) {
+  const View& whole = n.data;
+  if (n.grad_written) return true;
+  if (n.written_columns.empty() && part.data == whole.data && part.numel() == whole.numel()) {
+    n.grad_written = true;
+    return false;
+  }
+  const Node::Columns c = columns_of(part, whole);
+  bool fits =
+      c.begin < c.end && (n.written_columns.empty() || n.period == part.stride[part.rank - 2]);
+  for (const Node::Columns& w : n.written_columns)
+    fits = fits && (c.end <= w.begin || w.end <= c.begin);
+  if (!fits) {
+    complete(n);
+    return true;
+  }
+  n.period = part.stride[part.rank - 2];
+  n.written_columns.push_back(c);
+  int64_t columns = 0;
+  for (const Node::Columns& w : n.written_columns) columns += w.end - w.begin;
+  if (columns == n.period) {
+    n.grad_written = true;
+    n.written_columns.clear();
+  }
+  return false;
+}
+
 }  // namespace
 
 View Value::grad() const {
   FM_CHECK(has_grad(), "the gradient was never written");
+  complete(*node_);
   return same_place(view_, *node_);
 }
 
@@ -30,10 +94,7 @@ GradSink Value::grad_sink(Arena& arena) const {
     v.data = block.get();
     n.grad = Tensor(v, block);
   }
-  const bool whole = view_.data == n.data.view.data && view_.numel() == n.data.view.numel();
-  const bool add = n.grad_written || !whole;
-  if (add && !n.grad_written) fill_zero(n.grad);
-  n.grad_written = true;
+  const bool add = begin_write(n, view_);
   return {same_place(view_, n), add};
 }
 

@@ -21,6 +21,12 @@ struct Node {
   Tensor grad;
   bool needs_grad = false;
   bool grad_written = false;  // false: the next writer of the whole gradient uses `=`
+  // Until the whole gradient is written: which elements of every run of `period` are.
+  struct Columns {
+    int64_t begin, end;
+  };
+  int64_t period = 0;
+  std::vector<Columns> written_columns;
 };
 
 struct GradSink {
@@ -41,7 +47,9 @@ class Value {
   const View* operator->() const { return &view_; }
   bool needs_grad() const { return node_ && node_->needs_grad; }
   // Something was written to the gradient: an adjoint whose output has none may return at once.
-  bool has_grad() const { return node_ && node_->grad_written; }
+  bool has_grad() const {
+    return node_ && (node_->grad_written || !node_->written_columns.empty());
+  }
   View grad() const;                       // for reading; FM_CHECK(has_grad())
   GradSink grad_sink(Arena& arena) const;  // for writing; empty when no gradient is needed
   const std::shared_ptr<Node>& node() const { return node_; }
@@ -102,8 +110,8 @@ struct Ctx {
   template <class F>
   void on_backward(const Value& output, F f) {
     if (!tape || !output.needs_grad()) return;
-    tape->record([node = output.node(), f = std::move(f)] {
-      if (node->grad_written) f();
+    tape->record([output, f = std::move(f)] {
+      if (output.has_grad()) f();
     });
   }
 };

@@ -28,7 +28,7 @@ constexpr int32_t kDone = std::numeric_limits<int32_t>::max();  // of a tile: pa
 struct Form {
   View q1, q2, k1, k2, v, o, d_o, lse, sel;
   View dq1, dq2, dk1, dk2, dv;
-  bool add_dq1 = false, add_dq2 = false;
+  bool add_dq1 = false, add_dq2 = false, add_dk1 = false, add_dk2 = false, add_dv = false;
   bool shared = false;  // keys are shared by the heads; v is the beginning of k1, k2 follows k1
   QueryRows rows;
   float scale = 1;
@@ -141,6 +141,7 @@ class Backward {
     const int64_t rows = tile.count * heads_, keys = tile.pos + tile.count;
     const int64_t blocks = (keys + kBlock - 1) / kBlock;
     load_queries(tile, head, w);
+    clear_keys(tile, head);
     if (f_.shared && gathers(f_.sel, tile)) return run_gathered(tile, w, before, done);
     if (f_.sel) selection_masks(f_.sel, tile.first, tile.count, blocks, w->selected);
     std::fill_n(w->dq, rows * ld_, 0.0f);
@@ -161,6 +162,19 @@ class Backward {
     }
     if (done) done->store(kDone, std::memory_order_release);
     store_queries(tile, head, *w);
+  }
+
+  // No tile before this one sees the keys at its own positions.
+  void clear_keys(const QueryTile& tile, int64_t head) const {
+    const auto clear = [&](const View& to, bool add) {
+      if (!to || add) return;
+      for (int64_t t = tile.first; t < tile.first + tile.count; ++t)
+        std::fill_n(to.rank == 2 ? out_ptr(to, t) : out_ptr(to, t, head), to.last(), 0.0f);
+    };
+    clear(f_.dk1, f_.add_dk1);
+    if (f_.shared) return;  // dv is a part of dk1
+    clear(f_.dk2, f_.add_dk2);
+    clear(f_.dv, f_.add_dv);
   }
 
   void store_queries(const QueryTile& tile, int64_t head, const Work& w) const {
@@ -270,15 +284,10 @@ class Backward {
   QueryTiles queries_;
 };
 
-void zero_unless(bool add, const View& v) {
-  if (v && !add) fill_zero(v);
-}
-
 }  // namespace
 
 void attention_bwd(const Exec& exec, const AttentionBwd& a) {
   if (a.q_lat.dtype != DType::kF32) return ref::attention_bwd(exec, a);
-  zero_unless(a.add_dkv, a.dkv);
   const int64_t C = a.q_lat.dim[2];
   Backward(exec, {.q1 = a.q_lat,
                   .q2 = a.q_pe,
@@ -294,6 +303,7 @@ void attention_bwd(const Exec& exec, const AttentionBwd& a) {
                   .dv = a.dkv ? slice(a.dkv, 1, 0, C) : View{},
                   .add_dq1 = a.add_dq_lat,
                   .add_dq2 = a.add_dq_pe,
+                  .add_dk1 = a.add_dkv,
                   .shared = true,
                   .rows = a.rows,
                   .scale = static_cast<float>(a.scale)})
@@ -302,12 +312,10 @@ void attention_bwd(const Exec& exec, const AttentionBwd& a) {
 
 void attention_mha_bwd(const Exec& exec, const AttentionMhaBwd& a) {
   if (a.q_nope.dtype != DType::kF32) return ref::attention_mha_bwd(exec, a);
-  zero_unless(a.add_dk_nope, a.dk_nope);
-  zero_unless(a.add_dv, a.dv);
   // The heads' shares of dk_pe, added in the order of the heads.
   const int64_t T = a.q_pe.dim[0], H = a.q_pe.dim[1], R = a.q_pe.dim[2];
   Tensor dk_pe;
-  if (a.dk_pe) dk_pe = zeros(*exec.arena, DType::kF32, {T, H, R});
+  if (a.dk_pe) dk_pe = empty(*exec.arena, DType::kF32, {T, H, R});
   Backward(exec, {.q1 = a.q_nope,
                   .q2 = a.q_pe,
                   .k1 = a.k_nope,
@@ -324,6 +332,8 @@ void attention_mha_bwd(const Exec& exec, const AttentionMhaBwd& a) {
                   .dv = a.dv,
                   .add_dq1 = a.add_dq_nope,
                   .add_dq2 = a.add_dq_pe,
+                  .add_dk1 = a.add_dk_nope,
+                  .add_dv = a.add_dv,
                   .rows = a.rows,
                   .scale = static_cast<float>(a.scale)})
       .run();

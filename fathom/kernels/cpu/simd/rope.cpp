@@ -116,8 +116,8 @@ class Tables {
   const int64_t half_;
 };
 
-// The last tables of this thread: every layer of a decoding step turns by the same angles, and
-// sines cost more than the products around them.
+// The last tables of this thread: every layer turns by the same angles, and sines cost more than
+// the products around them.
 class LastTables {
  public:
   // Tables of `count` positions from `first` on, [count, 2R].
@@ -149,7 +149,7 @@ class LastTables {
   size_t next_ = 0;
 };
 
-constexpr int64_t kFewPositions = 16;
+constexpr int64_t kKeptNumbers = 32 * 1024;
 
 }  // namespace
 
@@ -163,20 +163,22 @@ void rope(const Exec& exec, const Rope& a) {
   // Packed sequences repeat positions: one entry per position. Scattered positions: one per row.
   const bool by_position = span <= T;
   const int64_t entries = by_position ? span : T;
-  if (by_position && T <= kFewPositions) {
-    static thread_local LastTables last;
-    const float* few = last.get(a, first, span);
-    int32_t place[kFewPositions];
-    for (int64_t t = 0; t < T; ++t) place[t] = a.pos[t] - first;
-    return HWY_DYNAMIC_DISPATCH(rope_rows)(a, few, place, 0, T);
-  }
-  const auto table_block =
-      exec.arena->allocate(entries * 2 * R * static_cast<int64_t>(sizeof(float)));
   const auto index_block = exec.arena->allocate(T * static_cast<int64_t>(sizeof(int32_t)));
-  float* tables = reinterpret_cast<float*>(table_block.get());
   int32_t* index = reinterpret_cast<int32_t*>(index_block.get());
   for (int64_t t = 0; t < T; ++t)
     index[t] = by_position ? a.pos[t] - first : static_cast<int32_t>(t);
+  const auto turn_rows = [&](const float* tables) {
+    for_rows(exec, T, H * R, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(rope_rows)(a, tables, index, begin, end);
+    });
+  };
+  if (by_position && span * R <= kKeptNumbers) {
+    static thread_local LastTables last;
+    return turn_rows(last.get(a, first, span));
+  }
+  const auto table_block =
+      exec.arena->allocate(entries * 2 * R * static_cast<int64_t>(sizeof(float)));
+  float* tables = reinterpret_cast<float*>(table_block.get());
   const Tables fill(a);
   if (by_position) {
     // Each range pays for one block of slow functions, so there are as many ranges as threads.
@@ -190,9 +192,7 @@ void rope(const Exec& exec, const Rope& a) {
       for (int64_t t = begin; t < end; ++t) fill.fill(a.pos[t], 1, tables + t * 2 * R);
     });
   }
-  for_rows(exec, T, H * R, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(rope_rows)(a, tables, index, begin, end);
-  });
+  turn_rows(tables);
 }
 
 }  // namespace fathom::simd
