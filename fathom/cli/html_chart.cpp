@@ -253,7 +253,8 @@ std::string legend(const Chart& chart) {
     for (const double v : line.y)
       if (std::isfinite(v)) last = v;
     out += fmt::format("<span class=\"c{}\"><i></i>{}", color_of(line, i), html_escape(line.name));
-    if (last && !chart.points) out += fmt::format(" <b>{}</b>", value_text(*last));
+    if (last && chart.last_values && !chart.points)
+      out += fmt::format(" <b>{}</b>", value_text(*last));
     if (bad > 0) out += fmt::format(" <em>{} not finite</em>", bad);
     out += "</span>";
   }

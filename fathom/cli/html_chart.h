@@ -35,6 +35,7 @@ struct Chart {
   bool log_switch = false;  // offer to show y on a log scale, where all values allow it
   int smooth = 0;           // > 1: each line faint, the mean of this many points around over it
   bool points = false;      // a dot at every point
+  bool last_values = true;  // in the legend
   std::vector<ChartLine> lines;
   std::vector<ChartMark> marks;
 };

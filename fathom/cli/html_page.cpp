@@ -61,6 +61,7 @@ th, td { padding: 5px 14px; text-align: right; border-bottom: 1px solid var(--li
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 td:first-child:last-child, .left td, .left th { text-align: left; }
+.figures td, .figures th { white-space: nowrap; padding: 5px 9px; }
 pre { margin: 0 0 12px; padding: 10px 14px; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--soft); }

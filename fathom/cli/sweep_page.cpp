@@ -179,7 +179,8 @@ std::string divergence_histogram(const SweepResults& results, const SweepStudy& 
   constexpr size_t kBins = 40;
   Chart chart{.title = fmt::format("{}: sequence KL of wrong answers after the last step", regime),
               .x_label = "mean log(mu / pi) of an answer, nats per token",
-              .y_label = fmt::format("share of answers, rate {}", rate_text(middle_rate(study)))};
+              .y_label = fmt::format("share of answers, rate {}", rate_text(middle_rate(study))),
+              .last_values = false};
   std::vector<std::vector<double>> values(study.arms.size());
   std::vector<double> all;
   for (size_t i = 0; i < study.arms.size(); ++i)
@@ -233,7 +234,8 @@ std::string study_html(const SweepResults& results, const SweepStudy& study) {
                         fmt::format("{}, rate {}", regime, rate_text(study.rates[i])), i, i + 1);
   out += "</div>\n";
   for (const Table& t : {outcome_table(results, study), mechanism_table(results, study)})
-    out += fmt::format("<h3>{}</h3>\n", html_escape(t.title)) + table_html(t.header, t.rows);
+    out += fmt::format("<h3>{}</h3>\n<div class=\"figures\">{}</div>\n", html_escape(t.title),
+                       table_html(t.header, t.rows));
   return out;
 }
 

@@ -182,8 +182,10 @@ class FileLock {
   bool held_ = false;
 };
 
-void work_on(const Sweep& sweep, const std::string& folder, const std::string& tokenizer,
-             const Reporter& reporter) {
+// One pass over the cells; the number of runs made.
+int64_t work_on(const Sweep& sweep, const std::string& folder, const std::string& tokenizer,
+                const Reporter& reporter) {
+  int64_t runs = 0;
   for (const SweepCell& cell : sweep.cells) {
     if (sweep_run_done(folder, cell)) continue;
     const std::string work = fmt::format("{}/work/{}", folder, cell.key);
@@ -193,7 +195,9 @@ void work_on(const Sweep& sweep, const std::string& folder, const std::string& t
     write_file_atomic(run_file(folder, cell), run_json(cell, run).dump() + "\n");
     fs::remove_all(work);
     reporter.run(cell.key);
+    ++runs;
   }
+  return runs;
 }
 
 [[noreturn]] void worker_main(const Sweep& sweep, const std::string& folder,
@@ -202,7 +206,8 @@ void work_on(const Sweep& sweep, const std::string& folder, const std::string& t
   const Reporter reporter(fd);
   int code = 1;
   try {
-    work_on(sweep, folder, tokenizer, reporter);
+    // Again, for what another process had begun and did not finish.
+    while (work_on(sweep, folder, tokenizer, reporter) > 0) continue;
     code = 0;
   } catch (const Error& e) {
     reporter.error(e.hint().empty() ? e.message() : e.message() + "; " + e.hint());
