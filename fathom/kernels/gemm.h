@@ -92,6 +92,10 @@ struct GemmParams {
 };
 void gemm(const GemmParams& p, ThreadPool& pool);
 
+// Products that do not read what another one writes, with the bits of one gemm call each. Those
+// with quantised weights share a parallel region, and rows of A that several read are coded once.
+void gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool);
+
 // Rows offsets[e] .. offsets[e+1] of (gathered) A and of C use b[e]. All b[e] have the same k.
 // Same bits as one gemm call per group; threads share tiles, not groups.
 struct GroupedGemmParams {

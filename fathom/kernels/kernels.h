@@ -59,6 +59,8 @@ struct Linear {
   View y;                         // [M,N] strided rows
   bool add = false;
 };
+// Linear maps that do not depend on each other may share a parallel region: `linears` has the bits
+// of one `linear` call for each of its list.
 // dx (+)= dy W
 struct LinearDx {
   View dy;  // [M,N] strided rows
@@ -434,6 +436,7 @@ struct Kernels {
   int64_t (*packed_bytes)(const PackWeight&);
   void (*pack)(const Exec&, const PackWeight&);
   void (*linear)(const Exec&, const Linear&);
+  void (*linears)(const Exec&, const Linear* list, int64_t count);
   void (*linear_dx)(const Exec&, const LinearDx&);
   void (*linear_dw)(const Exec&, const LinearDw&);
   void (*grouped_linear)(const Exec&, const GroupedLinear&);

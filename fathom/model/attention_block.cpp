@@ -2,8 +2,6 @@
 // head.
 #include "fathom/model/attention_block.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
 
 #include "fathom/model/rope_frequencies.h"
@@ -18,10 +16,53 @@ struct IndexerOut {
   Value q_TJI, w_TJ, k_TI;
 };
 
+bool runs_indexer(const Ctx& ctx, const AttentionWeights& w, const Step& step) {
+  return w.indexer && (step.selection == KeySelection::kSparse || step.cache || ctx.probe ||
+                       step.indexer_kl_scale != 0);
+}
+
+// The linear maps of the block's input and of the query's latent, those of the indexer beside the
+// others. It learns from its KL alone: its inputs are detached (model spec 6.2).
+struct InputMaps {
+  Value q, kv, index_k, index_w;
+};
+
+InputMaps maps_of_input(Ctx& ctx, const LayerContext& lc, const AttentionWeights& w,
+                        const Value& x_TD, const Step& step) {
+  const Weight &w_q = lc.config.q_lora_rank > 0 ? w.q_a_proj : w.q_proj,
+               &w_kv = w.kv_a_proj_with_mqa;
+  if (!runs_indexer(ctx, w, step)) {
+    const auto [q, kv] = projects(ctx, lc, x_TD, step, w_q, w_kv);
+    return {q, kv, {}, {}};
+  }
+  const IndexerWeights& ix = *w.indexer;
+  if (!ctx.tape && step.numerics == Numerics::kExact) {
+    const auto [q, kv, index_k, index_w] = linears(ctx, x_TD, w_q, w_kv, ix.wk, ix.weights_proj);
+    return {q, kv, index_k, index_w};
+  }
+  const Value alone_TD = detach(x_TD);
+  const auto [q, kv] = projects(ctx, lc, x_TD, step, w_q, w_kv);
+  return {q, kv, project(ctx, lc, alone_TD, ix.wk, step), linear(ctx, alone_TD, ix.weights_proj)};
+}
+
+struct QueryMaps {
+  Value q, index_q;
+};
+
+QueryMaps maps_of_query(Ctx& ctx, const LayerContext& lc, const AttentionWeights& w,
+                        const Value& c_q_TQ, const Step& step) {
+  if (!runs_indexer(ctx, w, step)) return {project(ctx, lc, c_q_TQ, w.q_b_proj, step), {}};
+  if (ctx.tape)
+    return {project(ctx, lc, c_q_TQ, w.q_b_proj, step),
+            project(ctx, lc, detach(c_q_TQ), w.indexer->wq_b, step)};
+  const auto [q, index_q] = projects(ctx, lc, c_q_TQ, step, w.q_b_proj, w.indexer->wq_b);
+  return {q, index_q};
+}
+
 // Queries and keys of the indexer. Here the rotary part comes first, and its pairing is a field of
 // the configuration.
 IndexerOut indexer_project(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w, int64_t layer,
-                           const Value& x_TD, const Value& q_latent_TQ, const Step& step) {
+                           const InputMaps& in, const Value& index_q, const Step& step) {
   const ModelConfig& c = lc.config;
   const int64_t J = c.index_n_heads, I = c.index_head_dim, R = c.qk_rope_head_dim,
                 T = step.num_rows();
@@ -32,9 +73,8 @@ IndexerOut indexer_project(Ctx& ctx, const LayerContext& lc, const IndexerWeight
     return I == R ? rotated_THR : concat_last(ctx, rotated_THR, rest);
   };
   IndexerOut o;
-  o.q_TJI = rotate(split_dim(project(ctx, lc, q_latent_TQ, w.wq_b, step), J, I));
-  const Value k_TI =
-      layer_norm(ctx, project(ctx, lc, x_TD, w.wk, step), w.k_norm, w.k_norm_bias, kIndexerNormEps);
+  o.q_TJI = rotate(split_dim(index_q, J, I));
+  const Value k_TI = layer_norm(ctx, in.index_k, w.k_norm, w.k_norm_bias, kIndexerNormEps);
   o.k_TI = reshape(rotate(split_dim(k_TI, 1, I)), {T, I});
   if (step.numerics != Numerics::kExact) {
     const auto quantise = [&](const Value& x, int64_t rows) {
@@ -44,22 +84,18 @@ IndexerOut indexer_project(Ctx& ctx, const LayerContext& lc, const IndexerWeight
     o.q_TJI = reshape(quantise(o.q_TJI, T * J), {T, J, I});
     o.k_TI = quantise(o.k_TI, T);
   }
-  const Value w_TJ =
-      scale(ctx, linear(ctx, x_TD, w.weights_proj), 1 / std::sqrt(static_cast<double>(J)));
-  probe(ctx, fmt::format("attn.{}.indexer_head_weights", layer), w_TJ);
+  const Value w_TJ = scale(ctx, in.index_w, 1 / std::sqrt(static_cast<double>(J)));
+  probe(ctx, "attn.{}.indexer_head_weights", layer, w_TJ);
   o.w_TJ = scale(ctx, w_TJ, 1 / std::sqrt(static_cast<double>(I)));
   return o;
 }
 
-// Runs the indexer where it is needed: selects, dumps its scores, and leaves q, w, k for the KL
-// loss.
+// Selects, dumps the scores, and leaves q, w, k for the KL loss.
 IndexerOut run_indexer(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w, int64_t layer,
-                       const Value& x_TD, const Value& q_latent_TQ, const Step& step,
+                       const InputMaps& in, const Value& index_q, const Step& step,
                        Tensor* sel_TK) {
   const bool sparse = step.selection == KeySelection::kSparse;
-  if (!sparse && !step.cache && !ctx.probe && step.indexer_kl_scale == 0) return {};
-  // The indexer learns from its KL alone: its inputs are detached (model spec 6.2).
-  const IndexerOut ix = indexer_project(ctx, lc, w, layer, detach(x_TD), detach(q_latent_TQ), step);
+  const IndexerOut ix = indexer_project(ctx, lc, w, layer, in, index_q, step);
   const PageTable keys =
       step.cache ? step.cache.append(ctx, KvCache::Kind::kIndex, layer, ix.k_TI, step.seqs)
                  : pages_of_rows(ix.k_TI, step.seqs);
@@ -76,8 +112,8 @@ IndexerOut run_indexer(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w
                                           .rows = step.seqs.ref(),
                                           .keys = keys.ref(),
                                           .scores = scores_TS});
-    probe(ctx, fmt::format("attn.{}.indexer_scores", layer), scores_TS);
-    probe(ctx, fmt::format("attn.{}.selected", layer), *sel_TK);
+    probe(ctx, "attn.{}.indexer_scores", layer, scores_TS);
+    probe(ctx, "attn.{}.selected", layer, *sel_TK);
   }
   return ix;
 }
@@ -105,19 +141,14 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
   const int64_t C = c.kv_lora_rank, T = step.num_rows();
   const RopePairs pairs = c.rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
 
-  Value c_q_TQ, q_TY;  // c^Q and q
-  if (c.q_lora_rank > 0) {
-    c_q_TQ =
-        rms_norm(ctx, project(ctx, lc, x_TD, w.q_a_proj, step), w.q_a_layernorm, c.rms_norm_eps);
-    q_TY = project(ctx, lc, c_q_TQ, w.q_b_proj, step);
-  } else {
-    q_TY = project(ctx, lc, x_TD, w.q_proj, step);
-  }
-  const auto [q_nope_THN, q_raw_THR] = split_last(split_dim(q_TY, H, N + R), N, R);
+  const InputMaps maps = maps_of_input(ctx, lc, w, x_TD, step);
+  QueryMaps query{maps.q, {}};
+  if (c.q_lora_rank > 0)
+    query = maps_of_query(ctx, lc, w, rms_norm(ctx, maps.q, w.q_a_layernorm, c.rms_norm_eps), step);
+  const auto [q_nope_THN, q_raw_THR] = split_last(split_dim(query.q, H, N + R), N, R);
   const Value q_pe_THR = rope(ctx, q_raw_THR, step.pos.data(), lc.rope, pairs);
 
-  const auto [c_raw_TC, k_raw_TR] =
-      split_last(project(ctx, lc, x_TD, w.kv_a_proj_with_mqa, step), C, R);
+  const auto [c_raw_TC, k_raw_TR] = split_last(maps.kv, C, R);
   Value c_kv_TC = rms_norm(ctx, c_raw_TC, w.kv_a_layernorm, c.rms_norm_eps);
   if (step.numerics == Numerics::kFp8Cache)
     c_kv_TC = bf16_round(ctx, fp8_round(ctx, bf16_round(ctx, c_kv_TC), ScaleFormat::kUe8m0));
@@ -125,10 +156,10 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
       reshape(rope(ctx, split_dim(k_raw_TR, 1, R), step.pos.data(), lc.rope, pairs), {T, R});
 
   IndexerOut ix;
-  if (w.indexer)
-    ix = run_indexer(ctx, lc, *w.indexer, layer, x_TD, c_q_TQ, step, sel_TK);
+  if (runs_indexer(ctx, w, step))
+    ix = run_indexer(ctx, lc, *w.indexer, layer, maps, query.index_q, step, sel_TK);
   else if (c.has_dsa() && *sel_TK)
-    probe(ctx, fmt::format("attn.{}.selected", layer), *sel_TK);
+    probe(ctx, "attn.{}.selected", layer, *sel_TK);
   const Tensor sel = step.selection == KeySelection::kSparse ? *sel_TK : Tensor();
   out->sel_TK = sel;
 
@@ -172,10 +203,10 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
         index_kl(ctx, in, step.seqs, sel, step.indexer_kl_scale, step.indexer_mass_topk);
     out->kl_T = kl.kl_T;
     out->mass_T = kl.mass_T;
-    probe(ctx, fmt::format("attn.{}.kl_rows", layer), kl.kl_T);
+    probe(ctx, "attn.{}.kl_rows", layer, kl.kl_T);
   }
   const Value u_TD = project(ctx, lc, merge_dims(o_THV), w.o_proj, step);
-  probe(ctx, fmt::format("attn.{}.out", layer), u_TD);
+  probe(ctx, "attn.{}.out", layer, u_TD);
   return u_TD;
 }
 

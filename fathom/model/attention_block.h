@@ -24,4 +24,12 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
 Value project(Ctx& ctx, const LayerContext& lc, const Value& x_TD, const Weight& w,
               const Step& step);
 
+// The same for several weights; where nothing is rounded they share a parallel region.
+template <class... W>
+std::array<Value, sizeof...(W)> projects(Ctx& ctx, const LayerContext& lc, const Value& x_TD,
+                                         const Step& step, const W&... w) {
+  if (step.numerics == Numerics::kExact) return linears(ctx, x_TD, w...);
+  return {project(ctx, lc, x_TD, w, step)...};
+}
+
 }  // namespace fathom

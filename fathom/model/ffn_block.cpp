@@ -1,14 +1,11 @@
 #include "fathom/model/ffn_block.h"
 
-#include <fmt/format.h>
-
 namespace fathom {
 namespace {
 
 Value mlp(Ctx& ctx, const LayerContext& lc, const MlpWeights& w, const Value& x_TD,
           const Step& step) {
-  const Value gate_TF = project(ctx, lc, x_TD, w.gate_proj, step);
-  const Value up_TF = project(ctx, lc, x_TD, w.up_proj, step);
+  const auto [gate_TF, up_TF] = projects(ctx, lc, x_TD, step, w.gate_proj, w.up_proj);
   return project(ctx, lc, swiglu(ctx, gate_TF, up_TF), w.down_proj, step);
 }
 
@@ -50,13 +47,17 @@ Value ffn_block(Ctx& ctx, const LayerContext& lc, const BlockWeights& w, int64_t
   const auto l = static_cast<size_t>(layer);
   const View forced_TA = l < step.forced_experts.size() ? step.forced_experts[l] : View();
   const auto routing = route(ctx, logits_TE, m.e_score_correction_bias, options, forced_TA);
-  probe(ctx, fmt::format("router.{}.logits", layer), logits_TE);
-  probe(ctx, fmt::format("router.{}.experts", layer), routing->experts_TA);
-  probe(ctx, fmt::format("router.{}.weights", layer), routing->weights_TA);
+  probe(ctx, "router.{}.logits", layer, logits_TE);
+  probe(ctx, "router.{}.experts", layer, routing->experts_TA);
+  probe(ctx, "router.{}.weights", layer, routing->weights_TA);
   out->routing = routing;
   if (step.balance_weight != 0 || ctx.probe)
     out->balance =
         balance_loss(ctx, routing, step.seqs.first_row, c.num_experts_per_tok, step.balance_weight);
+  if (step.numerics == Numerics::kExact && !ctx.tape && !m.experts.stream) {
+    const SharedExpert shared{m.shared.gate_proj, m.shared.up_proj, m.shared.down_proj};
+    return experts_forward(ctx, x_TD, *routing, m.experts, m.shared.gate_proj ? &shared : nullptr);
+  }
   const Value y_TD = step.numerics == Numerics::kExact
                          ? experts(ctx, x_TD, routing, m.experts)
                          : experts_fp8(ctx, lc, x_TD, *routing, m.experts, step);

@@ -1,7 +1,5 @@
 #include "fathom/model/transformer.h"
 
-#include <fmt/format.h>
-
 #include "fathom/model/ffn_block.h"
 
 namespace fathom {
@@ -32,7 +30,7 @@ StepOut forward(Ctx& ctx, const Model& model, const Step& step) {
   for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
     h_TD = block(ctx, lc, model.weights.layers[static_cast<size_t>(l)], l, h_TD, step, &sel_TK,
                  &out.layers.emplace_back());
-    probe(ctx, fmt::format("hidden.{}", l + 1), h_TD);
+    probe(ctx, "hidden.{}", l + 1, h_TD);
   }
   out.hidden_TD = rms_norm(ctx, h_TD, model.weights.norm, c.rms_norm_eps);
   probe(ctx, "hidden.norm", out.hidden_TD);

@@ -72,6 +72,7 @@ AttentionOut attention(Ctx& ctx, const Value& q_lat_THC, const Value& q_pe_THR, 
                                      .z = z_THC,
                                      .lse = lse_TH});
   if (ctx.tape && z_THC.needs_grad()) check_from_start("attention", seqs);
+  if (!ctx.tape) return {z_THC, lse_TH};
   ctx.on_backward(z_THC, [=, &ctx, rows = seqs.ref()] {
     const GradSink dq = q_lat_THC.grad_sink(ctx.arena), dq_pe = q_pe_THR.grad_sink(ctx.arena);
     const GradSink dkv = kv_TX.grad_sink(ctx.arena);
@@ -115,6 +116,7 @@ AttentionOut attention_mha(Ctx& ctx, const Value& q_nope_THN, const Value& q_pe_
                                          .scale = scale,
                                          .o = o_THV,
                                          .lse = lse_TH});
+  if (!ctx.tape) return {o_THV, lse_TH};
   ctx.on_backward(o_THV, [=, &ctx, rows = seqs.ref()] {
     const GradSink dq = q_nope_THN.grad_sink(ctx.arena), dq_pe = q_pe_THR.grad_sink(ctx.arena);
     const GradSink dk = k_nope_THN.grad_sink(ctx.arena), dk_pe = k_pe_TR.grad_sink(ctx.arena);

@@ -64,6 +64,7 @@ void check_rows(const char* op, const int32_t* rows, int64_t num_rows, int64_t l
 Value gather(Ctx& ctx, const Value& x, const int32_t* rows, int64_t num_rows) {
   Value y = ctx.make({num_rows, x->dim[1]}, {&x});
   ctx.kernels.embed(ctx.exec(), {.ids = rows, .table = x, .y = y});
+  if (!ctx.tape) return y;
   ctx.on_backward(y, [k = &ctx.kernels, exec = ctx.exec(), x, y, rows] {
     const GradSink dx = x.grad_sink(*exec.arena);
     if (!dx.add) fill_zero(dx.view);
@@ -81,6 +82,7 @@ Value rms_norm(Ctx& ctx, const Value& x_TD, const Value& g_D, double eps) {
   const Tensor inv_rms_T = y_TD.needs_grad() ? ctx.scratch(ctx.real, {d['T']}) : Tensor();
   ctx.kernels.rms_norm(ctx.exec(),
                        {.x = x_TD, .g = g_D, .y = y_TD, .inv_rms = inv_rms_T, .eps = eps});
+  if (!ctx.tape) return y_TD;
   ctx.on_backward(y_TD, [k = &ctx.kernels, exec = ctx.exec(), x_TD, g_D, y_TD, inv_rms_T] {
     const GradSink dx = x_TD.grad_sink(*exec.arena), dg = g_D.grad_sink(*exec.arena);
     k->rms_norm_bwd(exec, {.x = x_TD,
@@ -107,6 +109,7 @@ Value layer_norm(Ctx& ctx, const Value& x_TD, const Value& g_D, const Value& b_D
   ctx.kernels.layer_norm(
       ctx.exec(),
       {.x = x_TD, .g = g_D, .b = b_D, .y = y_TD, .mean = mean_T, .inv_std = inv_std_T, .eps = eps});
+  if (!ctx.tape) return y_TD;
   ctx.on_backward(y_TD,
                   [k = &ctx.kernels, exec = ctx.exec(), x_TD, g_D, b_D, y_TD, mean_T, inv_std_T] {
                     const GradSink dx = x_TD.grad_sink(*exec.arena),
@@ -139,6 +142,7 @@ Value rope(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& ta
                                 .amplitude = table.amplitude,
                                 .pairs = pairs,
                                 .y = y_THR});
+  if (!ctx.tape) return y_THR;
   ctx.on_backward(y_THR, [k = &ctx.kernels, exec = ctx.exec(), x_THR, y_THR, pos, table, pairs] {
     const GradSink dx = x_THR.grad_sink(*exec.arena);
     k->rope(exec, {.x = y_THR.grad(),
@@ -176,6 +180,7 @@ Value add(Ctx& ctx, const Value& a_TD, const Value& b_TD) {
   FM_DIMS(d, a_TD, b_TD);
   Value y_TD = ctx.make_like(a_TD, {&a_TD, &b_TD});
   ctx.kernels.add(ctx.exec(), {.a = a_TD, .b = b_TD, .y = y_TD});
+  if (!ctx.tape) return y_TD;
   ctx.on_backward(y_TD, [k = &ctx.kernels, exec = ctx.exec(), a_TD, b_TD, y_TD] {
     if (const GradSink db = b_TD.grad_sink(*exec.arena))
       k->accumulate(exec, {.x = y_TD.grad(), .y = db.view, .add = db.add});
@@ -191,6 +196,7 @@ Value swiglu(Ctx& ctx, const Value& gate_TF, const Value& up_TF) {
   FM_DIMS(d, gate_TF, up_TF);
   Value y_TF = ctx.make_like(gate_TF, {&gate_TF, &up_TF});
   ctx.kernels.swiglu(ctx.exec(), {.gate = gate_TF, .up = up_TF, .y = y_TF});
+  if (!ctx.tape) return y_TF;
   ctx.on_backward(y_TF, [k = &ctx.kernels, exec = ctx.exec(), gate_TF, up_TF, y_TF] {
     GradSink dgate = gate_TF.grad_sink(*exec.arena), dup = up_TF.grad_sink(*exec.arena);
     agree(dgate, dup);
@@ -216,6 +222,7 @@ Value concat_last(Ctx& ctx, const Value& a, const Value& b) {
   const auto [left, right] = split_last(y, a->last(), b->last());
   accumulate_any(ctx.kernels, ctx.exec(), a, left, false);
   accumulate_any(ctx.kernels, ctx.exec(), b, right, false);
+  if (!ctx.tape) return y;
   ctx.on_backward(y, [k = &ctx.kernels, exec = ctx.exec(), a, b, left = left, right = right] {
     if (const GradSink da = a.grad_sink(*exec.arena))
       accumulate_any(*k, exec, left.grad(), da.view, da.add);

@@ -1,5 +1,7 @@
 #include "fathom/ops/ctx.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "fathom/tensor/probe.h"
@@ -172,6 +174,10 @@ std::pair<Value, Value> split_last(const Value& x, int64_t first, int64_t second
 
 void probe(const Ctx& ctx, std::string_view name, const View& v) {
   if (ctx.probe) ctx.probe->put(name, v);
+}
+
+void probe(const Ctx& ctx, std::string_view name, int64_t layer, const View& v) {
+  if (ctx.probe) ctx.probe->put(fmt::format(fmt::runtime(name), layer), v);
 }
 
 }  // namespace fathom

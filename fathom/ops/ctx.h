@@ -107,6 +107,8 @@ struct Ctx {
     return empty(arena, dtype, dims);
   }
   // Records `f` if `output` needs a gradient; f runs only when the output's gradient was written.
+  // Ops return before they come here when there is no tape: `f` holds copies of all they were
+  // given.
   template <class F>
   void on_backward(const Value& output, F f) {
     if (!tape || !output.needs_grad()) return;
@@ -125,6 +127,8 @@ Value merge_dims(const Value& x);
 Value slice(const Value& x, int axis, int64_t begin, int64_t size);
 // Cuts the last dimension in two: views, nothing is copied.
 std::pair<Value, Value> split_last(const Value& x, int64_t first, int64_t second);
-void probe(const Ctx& ctx, std::string_view name, const View& v);  // dumps when a probe is there
+// Dumps when a probe is there; "{}" in the name stands for the layer.
+void probe(const Ctx& ctx, std::string_view name, const View& v);
+void probe(const Ctx& ctx, std::string_view name, int64_t layer, const View& v);
 
 }  // namespace fathom

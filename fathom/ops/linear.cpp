@@ -137,6 +137,7 @@ Value linear(Ctx& ctx, const Value& x, const Weight& w) {
   const Value wv = w.value();
   Value y = ctx.make({x_MK.dim[0], w.out()}, {&x, &wv});
   ctx.kernels.linear(ctx.exec(), {.x = x_MK, .w = w.ref(), .y = y});
+  if (!ctx.tape) return y;
   ctx.on_backward(y, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x, w, y] {
     const View dy = y.grad();
     if (const GradSink dw = w.value().grad_sink(*arena))
@@ -147,9 +148,27 @@ Value linear(Ctx& ctx, const Value& x, const Weight& w) {
   return y;
 }
 
+void linear_list(Ctx& ctx, const Value& x, std::span<const Weight* const> w, std::span<Value> y) {
+  if (ctx.tape) {
+    for (size_t i = 0; i < w.size(); ++i) y[i] = linear(ctx, x, *w[i]);
+    return;
+  }
+  const View x_MK = as_rows(x);
+  thread_local std::vector<Linear> list;
+  list.clear();
+  for (size_t i = 0; i < w.size(); ++i) {
+    FM_CHECK(x_MK.dim[1] == w[i]->in(), "{}: input has {} columns, the weight takes {}",
+             w[i]->name(), x_MK.dim[1], w[i]->in());
+    y[i] = ctx.make({x_MK.dim[0], w[i]->out()}, {});
+    list.push_back({.x = x_MK, .w = w[i]->ref(), .y = y[i]});
+  }
+  ctx.kernels.linears(ctx.exec(), list.data(), std::ssize(list));
+}
+
 Value scale(Ctx& ctx, const Value& x_TD, double factor) {
   Value y_TD = ctx.make_like(x_TD, {&x_TD});
   ctx.kernels.accumulate(ctx.exec(), {.x = x_TD, .y = y_TD, .scale = factor, .add = false});
+  if (!ctx.tape) return y_TD;
   ctx.on_backward(
       y_TD, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x_TD, y_TD, factor] {
         if (const GradSink dx = x_TD.grad_sink(*arena))
@@ -171,6 +190,7 @@ Value head_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& w, He
   for (const Weight& one : w) refs.push_back(one.ref());
   ctx.kernels.head_linear(ctx.exec(),
                           {.x = x_THK, .w = refs.data(), .transposed = transposed, .y = y_THN});
+  if (!ctx.tape) return y_THN;
   ctx.on_backward(y_THN, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x_THK, w, y_THN,
                           refs, transposed] {
     const View dy = y_THN.grad();

@@ -2,7 +2,9 @@
 // MLA.
 #pragma once
 
+#include <array>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,6 +57,16 @@ class Weight {
 // y = x W^T;  dx += dy W,  dW += dy^T x.  x [..,K] strided rows. Row t of y depends on row t of x
 // only, bit for bit.
 Value linear(Ctx& ctx, const Value& x, const Weight& w);
+
+// y[i] = linear(x, *w[i]); without a tape the products may share a parallel region.
+void linear_list(Ctx& ctx, const Value& x, std::span<const Weight* const> w, std::span<Value> y);
+template <class... W>
+std::array<Value, sizeof...(W)> linears(Ctx& ctx, const Value& x, const W&... w) {
+  const std::array<const Weight*, sizeof...(W)> weights{&w...};
+  std::array<Value, sizeof...(W)> y;
+  linear_list(ctx, x, weights, y);
+  return y;
+}
 
 // y = factor * x
 Value scale(Ctx& ctx, const Value& x_TD, double factor);

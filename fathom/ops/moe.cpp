@@ -243,7 +243,62 @@ Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>&
   ctx.kernels.combine(
       ctx.exec(),
       {.x = p.y_PD, .slot = routing->slot.data(), .weights = routing->weights_TA, .y = y_TD});
+  if (!ctx.tape) return y_TD;
   ctx.on_backward(y_TD, [p = std::move(p), weights] { p.backward(weights); });
+  return y_TD;
+}
+
+namespace {
+
+// gate, up and h = silu(gate) * up of the rows that a list of networks takes.
+struct Hidden {
+  Tensor gate, up, h;
+  Hidden(const Ctx& ctx, int64_t rows, int64_t columns)
+      : gate(ctx.scratch(ctx.real, {rows, columns})),
+        up(ctx.scratch(ctx.real, {rows, columns})),
+        h(ctx.scratch(ctx.real, {rows, columns})) {}
+  void activate(const Ctx& ctx) const {
+    ctx.kernels.swiglu(ctx.exec(), {.gate = gate, .up = up, .y = h});
+  }
+};
+
+}  // namespace
+
+Value experts_forward(Ctx& ctx, const Value& x_TD, const Routing& routing,
+                      const ExpertWeights& weights, const SharedExpert* shared) {
+  FM_CHECK(!ctx.tape && !weights.stream, "experts_forward: nothing is recorded or fetched");
+  const int64_t T = x_TD->dim[0], D = x_TD->dim[1];
+  const Hidden routed(ctx, std::ssize(routing.token), weights.gate_proj[0].out());
+  const Tensor y_PD = ctx.scratch(ctx.real, {std::ssize(routing.token), D});
+  thread_local std::vector<Linear> in, out;
+  in.clear();
+  out.clear();
+  for (size_t e = 0; e + 1 < routing.offset.size(); ++e) {
+    const int64_t begin = routing.offset[e], rows = routing.offset[e + 1] - begin;
+    if (rows == 0) continue;
+    const int32_t* token = routing.token.data() + begin;
+    const auto part = [&](const Tensor& t) { return slice(t.view, 0, begin, rows); };
+    in.push_back(
+        {.x = x_TD, .rows = token, .w = weights.gate_proj[e].ref(), .y = part(routed.gate)});
+    in.push_back({.x = x_TD, .rows = token, .w = weights.up_proj[e].ref(), .y = part(routed.up)});
+    out.push_back({.x = part(routed.h), .w = weights.down_proj[e].ref(), .y = part(y_PD)});
+  }
+  const Hidden common(ctx, T, shared ? shared->gate_proj.out() : 0);
+  const Value shared_TD = shared ? ctx.make({T, D}, {}) : Value();
+  if (shared) {
+    in.push_back({.x = x_TD, .w = shared->gate_proj.ref(), .y = common.gate});
+    in.push_back({.x = x_TD, .w = shared->up_proj.ref(), .y = common.up});
+    out.push_back({.x = common.h, .w = shared->down_proj.ref(), .y = shared_TD});
+  }
+  ctx.kernels.linears(ctx.exec(), in.data(), std::ssize(in));
+  routed.activate(ctx);
+  if (shared) common.activate(ctx);
+  ctx.kernels.linears(ctx.exec(), out.data(), std::ssize(out));
+  Value y_TD = ctx.make({T, D}, {});
+  ctx.kernels.combine(
+      ctx.exec(),
+      {.x = y_PD, .slot = routing.slot.data(), .weights = routing.weights_TA, .y = y_TD});
+  if (shared) ctx.kernels.add(ctx.exec(), {.a = y_TD, .b = shared_TD, .y = y_TD});
   return y_TD;
 }
 

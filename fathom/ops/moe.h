@@ -80,6 +80,15 @@ void for_each_expert(const ExpertWeights& weights, const Routing& routing, const
 Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>& routing,
               const ExpertWeights& weights);
 
+// A network that every token passes, beside the experts.
+struct SharedExpert {
+  const Weight &gate_proj, &up_proj, &down_proj;
+};
+// experts() + the shared network's y, with the same bits, without a tape or a stream: all gate and
+// up products share a parallel region, all down products another. `shared` may be null.
+Value experts_forward(Ctx& ctx, const Value& x_TD, const Routing& routing,
+                      const ExpertWeights& weights, const SharedExpert* shared);
+
 // Records the gradient of weight * (sequence-wise balance loss) and returns the unweighted loss.
 // first_row [num_seq+1].
 double balance_loss(Ctx& ctx, const std::shared_ptr<const Routing>& routing,

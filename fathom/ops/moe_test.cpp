@@ -3,8 +3,13 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 
+#include "fathom/base/rng.h"
+#include "fathom/base/thread_pool.h"
+#include "fathom/ops/basic.h"
 #include "fathom/ops/grad_check.h"
+#include "fathom/ops/quantize.h"
 
 namespace fathom {
 namespace {
@@ -238,6 +243,53 @@ TEST_CASE("experts keep nothing without a tape, and take no tokens") {
   CHECK(b.arena.stats().in_use_bytes == before);
   const auto none = route(ctx, slice(logits, 0, 0, 0), {}, {.num_experts_per_tok = 2});
   CHECK(experts(ctx, slice(x, 0, 0, 0), none, ex.weights)->numel() == 0);
+}
+
+// Random numbers in codes.
+Weight coded(const Ctx& ctx, Quant q, int64_t N, int64_t K, uint64_t index) {
+  Rng rng(3, "coded", index);
+  const Tensor w = empty(ctx.arena, DType::kF32, {N, K});
+  for (int64_t i = 0; i < N * K; ++i) w.as<float>()[i] = static_cast<float>(rng.normal());
+  const QuantizedWeight codes = empty_quantized(ctx.arena, q, N, K);
+  quantize(ctx.pool, w, q, codes);
+  Weight out = Weight::stored("w", codes.codes, codes.scale);
+  out.pack(ctx, false);
+  return out;
+}
+
+TEST_CASE("experts and a shared network in common regions have the bits of one after another") {
+  constexpr int64_t D = 128, F = 64, E = 5;
+  Arena arena;
+  ThreadPool pool(2);
+  Ctx ctx{.kernels = cpu_simd(), .pool = pool, .arena = arena};
+  for (const Quant q : {Quant::kQ8, Quant::kQ4})
+    for (const int64_t T : {1, 3, 70}) {
+      ExpertWeights w;
+      for (uint64_t e = 0; e < E; ++e) {
+        w.gate_proj.push_back(coded(ctx, q, F, D, 3 * e));
+        w.up_proj.push_back(coded(ctx, q, F, D, 3 * e + 1));
+        w.down_proj.push_back(coded(ctx, q, D, F, 3 * e + 2));
+      }
+      const Weight gate = coded(ctx, q, 2 * F, D, 90), up = coded(ctx, q, 2 * F, D, 91),
+                   down = coded(ctx, q, D, 2 * F, 92);
+      const Value x = ctx.make({T, D}, {}), logits = ctx.make({T, E}, {});
+      Rng rng(4, "rows", 0);
+      for (const Value& v : {x, logits})
+        for (int64_t i = 0; i < v->numel(); ++i)
+          v->as<float>()[i] = static_cast<float>(rng.normal());
+      const auto routing = route(ctx, logits, {}, {.num_experts_per_tok = 2});
+      const SharedExpert shared{gate, up, down};
+      const Value together = experts_forward(ctx, x, *routing, w, &shared);
+      const auto [g, u] = linears(ctx, x, gate, up);
+      CHECK(std::memcmp(u->data, linear(ctx, x, up)->data, static_cast<size_t>(u->size_bytes())) ==
+            0);
+      const Value apart =
+          add(ctx, experts(ctx, x, routing, w),
+              linear(ctx, swiglu(ctx, linear(ctx, x, gate), linear(ctx, x, up)), down));
+      CHECK(std::memcmp(together->data, apart->data, static_cast<size_t>(apart->size_bytes())) ==
+            0);
+      CHECK(g->dim[1] == 2 * F);
+    }
 }
 
 }  // namespace

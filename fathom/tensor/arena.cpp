@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
-#include <map>
 #include <mutex>
 #include <vector>
 
@@ -22,6 +22,12 @@ int64_t size_class(int64_t n) {
   const int64_t power = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(n)));
   const int64_t step = std::max<int64_t>(power / 4, 64);
   return (n + step - 1) / step * step;
+}
+
+// Each class of size_class has one.
+size_t class_index(int64_t size) {
+  const auto n = static_cast<size_t>(size), power = std::bit_floor(n);
+  return 4 * static_cast<size_t>(std::bit_width(n)) + (n - power) * 4 / power;
 }
 
 std::byte* map_huge(int64_t size) {
@@ -46,7 +52,7 @@ std::byte* map_huge(int64_t size) {
 
 struct Arena::State {
   std::mutex mutex;  // guards all below
-  std::map<int64_t, std::vector<std::byte*>> free_blocks;
+  std::array<std::vector<std::byte*>, 256> free_blocks;  // by class_index
   std::vector<std::pair<std::byte*, int64_t>> maps;
   std::byte* slab = nullptr;  // small blocks are cut from 2 MB slabs
   int64_t slab_left = 0;
@@ -69,7 +75,7 @@ struct Arena::State {
     const std::lock_guard lock(mutex);
     stats.in_use_bytes += size;
     stats.peak_bytes = std::max(stats.peak_bytes, stats.in_use_bytes);
-    std::vector<std::byte*>& list = free_blocks[size];
+    std::vector<std::byte*>& list = free_blocks[class_index(size)];
     if (!list.empty()) {
       std::byte* p = list.back();
       list.pop_back();
@@ -89,7 +95,7 @@ struct Arena::State {
   void give_back(std::byte* p, int64_t size) {
     const std::lock_guard lock(mutex);
     stats.in_use_bytes -= size;
-    free_blocks[size].push_back(p);
+    free_blocks[class_index(size)].push_back(p);
   }
 };
 

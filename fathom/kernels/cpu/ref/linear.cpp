@@ -131,6 +131,10 @@ void linear(const Exec& exec, const Linear& a) {
   });
 }
 
+void linears(const Exec& exec, const Linear* list, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) linear(exec, list[i]);
+}
+
 void linear_dx(const Exec& exec, const LinearDx& a) {
   const std::vector<double> w = dense_weight(a.w);
   const int64_t N = a.w.raw.dim[0], K = a.w.raw.dim[1];

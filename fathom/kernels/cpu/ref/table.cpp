@@ -9,6 +9,7 @@ const Kernels& cpu_ref() {
       .packed_bytes = ref::packed_bytes,
       .pack = ref::pack,
       .linear = ref::linear,
+      .linears = ref::linears,
       .linear_dx = ref::linear_dx,
       .linear_dw = ref::linear_dw,
       .grouped_linear = ref::grouped_linear,

@@ -296,7 +296,7 @@ void run_cut(const TileTable& t, const Product& p, const Cut& cut, int64_t task)
 
 void gemm(const GemmParams& p, ThreadPool& pool) {
   if (p.m <= 0 || p.b.n <= 0) return;
-  if (is_quantized(p.b.type)) return simd::int_gemm(p, pool);
+  if (is_quantized(p.b.type)) return simd::int_gemm_many(&p, 1, pool);
   const TileTable& t = simd::tile_table();
   const Product product{.a = p.a,
                         .lda = p.lda,
@@ -319,6 +319,12 @@ void gemm(const GemmParams& p, ThreadPool& pool) {
   pool.parallel_for(cut.tasks(), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t task = begin; task < end; ++task) run_cut(t, product, cut, task);
   });
+}
+
+void gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool) {
+  simd::int_gemm_many(p, count, pool);
+  for (int64_t i = 0; i < count; ++i)
+    if (!is_quantized(p[i].b.type)) gemm(p[i], pool);
 }
 
 void gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool) {

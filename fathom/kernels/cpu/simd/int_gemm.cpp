@@ -1,8 +1,9 @@
-// Drivers of the products with quantised weights: code the rows of A once, cut C into tasks of
-// whole tiles.
+// Drivers of the products with quantised weights: code the rows of A once, cut every C into tasks
+// of whole tiles, run the tasks of all products of a call in one parallel region.
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "fathom/base/error.h"
 #include "fathom/base/thread_pool.h"
@@ -12,28 +13,24 @@ namespace fathom::simd {
 namespace {
 
 // Below this many multiply-adds a fork-join costs more than it saves.
-constexpr int64_t kSerialWork = 128 * 1024;
+constexpr int64_t kSerialWork = 96 * 1024;
+constexpr int64_t kLeastTask = 24 * 1024;  // multiply-adds; a claim costs as much as a tenth of it
 constexpr int64_t kTasksPerThread = 4;
-constexpr int64_t kTaskRows = 48;  // whose codes stay in the nearest caches
+constexpr int64_t kTaskRows = 96;          // whose codes stay in the nearest caches
+constexpr int64_t kCodedEach = 32 * 1024;  // numbers that a task of coding takes
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Kept per thread and grown on demand. Apart from thread_scratch(), which the caller's own share of
-// the tasks may use.
+// Grown on demand. Apart from thread_scratch(), which the caller's own share of the tasks may use.
 class CodeRoom {
  public:
-  CodedRows take(int64_t rows, int64_t groups) {
-    const int64_t n = rows * groups, bytes = n * (kQuantGroup + 8);
+  char* take(int64_t bytes) {
     if (bytes > size_) {
       data_.reset(
           static_cast<char*>(::operator new[](static_cast<size_t>(bytes), std::align_val_t{64})));
       size_ = bytes;
     }
-    char* p = data_.get();
-    return {.codes = reinterpret_cast<int8_t*>(p),
-            .scales = reinterpret_cast<float*>(p + n * kQuantGroup),
-            .shifts = reinterpret_cast<int32_t*>(p + n * (kQuantGroup + 4)),
-            .groups = groups};
+    return data_.get();
   }
 
  private:
@@ -44,16 +41,9 @@ class CodeRoom {
   int64_t size_ = 0;
 };
 
-// One product; the common core of both forms.
-struct Product {
-  CodedRows a;
-  const int32_t* a_rows = nullptr;  // null: row `first` and those after it
-  int64_t first = 0;
-  const PackedB* b = nullptr;
-  float* c = nullptr;
-  int64_t ldc = 0, m = 0;
-  bool add = false;
-};
+constexpr int64_t coded_bytes(int64_t groups) {  // of a row
+  return groups * (kQuantGroup + int64_t{sizeof(float) + sizeof(int32_t)});
+}
 
 // How C[m][n] is cut: blocks of whole tiles.
 struct Cut {
@@ -62,6 +52,7 @@ struct Cut {
 };
 
 Cut cut_product(const IntTable& t, int64_t m, int64_t n, int64_t k, int64_t target_work) {
+  if (m <= 0 || n <= 0) return {};
   const int64_t panels = ceil_div(n, kPanelCols), wide = t.panels[std::min<int64_t>(m, t.max_rows)];
   Cut cut;
   cut.row_blocks = ceil_div(m, kTaskRows);
@@ -72,33 +63,65 @@ Cut cut_product(const IntTable& t, int64_t m, int64_t n, int64_t k, int64_t targ
   return cut;
 }
 
-void run_task(const IntTable& t, const Product& p, const Cut& cut, int64_t task) {
-  // Neighbouring tasks share their weights. Blocks of rows differ by at most one row.
-  const int64_t rb = task % cut.row_blocks, pb = task / cut.row_blocks;
-  const int64_t m0 = p.m * rb / cut.row_blocks, m1 = p.m * (rb + 1) / cut.row_blocks;
-  const int64_t panels = ceil_div(p.b->n, kPanelCols), p0 = pb * cut.panels_each;
-  const int64_t p1 = std::min(p0 + cut.panels_each, panels);
-  const int64_t groups = p.a.groups, bytes = groups * quant_group_bytes(p.b->type);
-  const auto& tiles = p.b->type == PackedType::kQ8 ? t.q8 : t.q4;
+// Rows of A that several products may share.
+struct Source {
+  CodeArgs code;  // all its rows
+  PackedType type;
+  int64_t first_task = 0;
+  int64_t rows_each() const {
+    return std::max<int64_t>(1, kCodedEach / std::max<int64_t>(code.k, 1));
+  }
+};
+
+struct Product {
+  GemmParams p;
+  size_t source = 0;
+  Cut cut;
+  int64_t first_task = 0;
+};
+
+// Kept per thread: a decoded token takes no memory here.
+struct Region {
+  std::vector<Source> sources;
+  std::vector<Product> products;
+  CodeRoom room;
+
+  void clear() {
+    sources.clear();
+    products.clear();
+  }
+  void add(const GemmParams& p);
+  void run(ThreadPool& pool);
+
+ private:
+  void code(ThreadPool& pool);
+};
+
+CodedRows from_row(CodedRows a, int64_t i) {
+  a.codes += i * a.groups * kQuantGroup;
+  a.scales += i * a.groups;
+  a.shifts += i * a.groups;
+  return a;
+}
+
+// Rows m0 .. m1-1 of panels q0 .. q1-1.
+void run_tiles(const IntTable& t, const GemmParams& p, const CodedRows& codes, int64_t m0,
+               int64_t m1, int64_t q0, int64_t q1) {
+  if (m0 == m1) return;
+  const int64_t groups = codes.groups, bytes = groups * quant_group_bytes(p.b.type);
+  const auto& tiles = p.b.type == PackedType::kQ8 ? t.q8 : t.q4;
   const int64_t count = ceil_div(m1 - m0, t.max_rows), tall = ceil_div(m1 - m0, count);
   const int64_t wide = t.panels[tall];
-  for (int64_t q = p0; q < p1; q += wide) {
-    const int64_t width = std::min(wide, p1 - q);
-    IntTileArgs args{.b = static_cast<const uint8_t*>(p.b->data) + q * bytes,
-                     .scales = static_cast<const uint16_t*>(p.b->scales) + q * groups * kPanelCols,
+  for (int64_t q = q0; q < q1; q += wide) {
+    const int64_t width = std::min(wide, q1 - q);
+    IntTileArgs args{.b = static_cast<const uint8_t*>(p.b.data) + q * bytes,
+                     .scales = static_cast<const uint16_t*>(p.b.scales) + q * groups * kPanelCols,
                      .ld_out = p.ldc,
-                     .cols = std::min(width * kPanelCols, p.b->n - q * kPanelCols)};
+                     .cols = std::min(width * kPanelCols, p.b.n - q * kPanelCols)};
     for (int64_t i = m0, height; i < m1; i += height) {
       height = ceil_div(m1 - i, ceil_div(m1 - i, tall));
-      args.a = p.a;
-      if (p.a_rows) {
-        args.rows = p.a_rows + i;
-      } else {
-        const int64_t at = (p.first + i) * groups;
-        args.a.codes += at * kQuantGroup;
-        args.a.scales += at;
-        args.a.shifts += at;
-      }
+      args.a = p.a_rows ? codes : from_row(codes, i);
+      args.rows = p.a_rows ? p.a_rows + i : nullptr;
       args.out = p.c + i * p.ldc + q * kPanelCols;
       args.c_old = p.add ? args.out : nullptr;
       tiles[height][width](args);
@@ -106,101 +129,151 @@ void run_task(const IntTable& t, const Product& p, const Cut& cut, int64_t task)
   }
 }
 
-// Codes of the rows of A that are used: rows 0 .. count-1.
-CodedRows code(const float* a, int64_t lda, int64_t count, const PackedB& b, ThreadPool& pool) {
-  static thread_local CodeRoom room;
-  const CodedRows to = room.take(count, ceil_div(b.k, kQuantGroup));
-  const CodeFn fn = int_table().code_rows;
-  const CodeArgs args{.a = a,
-                      .lda = lda,
-                      .k = b.k,
-                      .end = count,
-                      .offset = b.type == PackedType::kQ8 ? 128 : 8,
-                      .to = to};
-  const int64_t grain = std::max<int64_t>(1, kSerialWork / 4 / std::max<int64_t>(b.k, 1));
-  if (count <= grain) {
-    fn(args);
-    return to;
-  }
-  pool.parallel_for(count, grain, [&](int64_t begin, int64_t end, int) {
-    CodeArgs part = args;
-    part.begin = begin;
-    part.end = end;
-    fn(part);
-  });
-  return to;
+void run_block(IntBlockFn fn, const GemmParams& p, const CodedRows& codes, int64_t m0, int64_t m1,
+               int64_t q0, int64_t q1) {
+  const int64_t groups = codes.groups, bytes = groups * quant_group_bytes(p.b.type);
+  fn({.a = p.a_rows ? codes : from_row(codes, m0),
+      .rows = p.a_rows ? p.a_rows + m0 : nullptr,
+      .b = static_cast<const uint8_t*>(p.b.data) + q0 * bytes,
+      .scales = static_cast<const uint16_t*>(p.b.scales) + q0 * groups * kPanelCols,
+      .out = p.c + m0 * p.ldc + q0 * kPanelCols,
+      .ld_out = p.ldc,
+      .m = m1 - m0,
+      .cols = std::min(q1 * kPanelCols, p.b.n) - q0 * kPanelCols,
+      .add = p.add});
 }
 
-int64_t used_rows(const int32_t* rows, int64_t m) {
-  return rows ? int64_t{*std::max_element(rows, rows + m)} + 1 : m;
+void run_task(const IntTable& t, const Product& product, const CodedRows& codes, int64_t task) {
+  const GemmParams& p = product.p;
+  const Cut& cut = product.cut;
+  // Neighbouring tasks share their weights. Blocks of rows differ by at most one tile.
+  const int64_t rb = task % cut.row_blocks, q0 = task / cut.row_blocks * cut.panels_each;
+  const int64_t q1 = std::min(q0 + cut.panels_each, ceil_div(p.b.n, kPanelCols));
+  const int64_t tiles = ceil_div(p.m, kBlockRows);
+  const int64_t m0 = tiles * rb / cut.row_blocks * kBlockRows;
+  const int64_t m1 = std::min(tiles * (rb + 1) / cut.row_blocks * kBlockRows, p.m);
+  const IntBlockFn block = p.b.type == PackedType::kQ8 ? t.block_q8 : t.block_q4;
+  const int64_t rest = (m1 - m0) % kBlockRows;
+  const int64_t middle = !block ? m0 : rest >= kLeastBlockRows ? m1 : m1 - rest;
+  if (middle > m0) run_block(block, p, codes, m0, middle, q0, q1);
+  run_tiles(t, p, codes, middle, m1, q0, q1);
+}
+
+// fn(item, task of the item) for the tasks [begin, end) of a list of items with their first tasks.
+template <class Item, class F>
+void for_tasks(const std::vector<Item>& items, int64_t begin, int64_t end, const F& fn) {
+  const auto after = [](int64_t task, const Item& item) { return task < item.first_task; };
+  auto item = std::upper_bound(items.begin(), items.end(), begin, after) - 1;
+  for (int64_t task = begin; task < end; ++task) {
+    while (item + 1 != items.end() && (item + 1)->first_task <= task) ++item;
+    fn(*item, task - item->first_task);
+  }
+}
+
+void Region::add(const GemmParams& p) {
+  if (p.m <= 0 || p.b.n <= 0) return;
+  const int64_t rows = p.a_rows ? int64_t{*std::max_element(p.a_rows, p.a_rows + p.m)} + 1 : p.m;
+  size_t s = 0;
+  for (; s < sources.size(); ++s) {
+    const Source& known = sources[s];
+    if (known.code.a == p.a && known.code.lda == p.lda && known.code.k == p.b.k &&
+        known.type == p.b.type)
+      break;
+  }
+  if (s == sources.size())
+    sources.push_back({.code = {.a = p.a,
+                                .lda = p.lda,
+                                .k = p.b.k,
+                                .offset = p.b.type == PackedType::kQ8 ? 128 : 8},
+                       .type = p.b.type});
+  sources[s].code.end = std::max(sources[s].code.end, rows);
+  products.push_back({.p = p, .source = s});
+}
+
+void Region::code(ThreadPool& pool) {
+  int64_t bytes = 0, tasks = 0, work = 0;
+  for (const Source& s : sources)
+    bytes += s.code.end * coded_bytes(ceil_div(s.code.k, kQuantGroup)) + 64;
+  char* at = room.take(bytes);
+  for (Source& s : sources) {
+    const int64_t groups = ceil_div(s.code.k, kQuantGroup), n = s.code.end * groups;
+    s.code.to = {.codes = reinterpret_cast<int8_t*>(at),
+                 .scales = reinterpret_cast<float*>(at + n * kQuantGroup),
+                 .shifts = reinterpret_cast<int32_t*>(at + n * (kQuantGroup + 4)),
+                 .groups = groups};
+    at += ceil_div(n * coded_bytes(1), 64) * 64;
+    s.first_task = tasks;
+    tasks += ceil_div(s.code.end, s.rows_each());
+    work += s.code.end * s.code.k;
+  }
+  const CodeFn fn = int_table().code_rows;
+  const auto run = [&](int64_t begin, int64_t end, int) {
+    for_tasks(sources, begin, end, [&](const Source& s, int64_t task) {
+      CodeArgs part = s.code;
+      part.begin = task * s.rows_each();
+      part.end = std::min(part.begin + s.rows_each(), s.code.end);
+      fn(part);
+    });
+  };
+  if (work <= kCodedEach) return run(0, tasks, 0);
+  pool.parallel_for(tasks, 1, run);
+}
+
+void Region::run(ThreadPool& pool) {
+  if (products.empty()) return;
+  code(pool);
+  const IntTable& t = int_table();
+  int64_t work = 0, tasks = 0;
+  for (const Product& q : products) work += q.p.m * q.p.b.n * q.p.b.k;
+  const bool serial = pool.size() == 1 || work <= kSerialWork;
+  const int64_t target =
+      serial ? INT64_MAX : std::max(work / (pool.size() * kTasksPerThread), kLeastTask);
+  for (Product& q : products) {
+    q.cut = cut_product(t, q.p.m, q.p.b.n, q.p.b.k, target);
+    q.first_task = tasks;
+    tasks += q.cut.tasks();
+  }
+  const auto tasks_of = [&](int64_t begin, int64_t end, int) {
+    for_tasks(products, begin, end, [&](const Product& q, int64_t task) {
+      run_task(t, q, sources[q.source].code.to, task);
+    });
+  };
+  if (serial) return tasks_of(0, tasks, 0);
+  pool.parallel_for(tasks, 1, tasks_of);
+}
+
+Region& empty_region() {
+  static thread_local Region region;
+  region.clear();
+  return region;
 }
 
 }  // namespace
 
 const IntTable& int_table() { return *int_tables().front(); }
 
-void int_gemm(const GemmParams& p, ThreadPool& pool) {
-  const IntTable& t = int_table();
-  const Product product{.a = code(p.a, p.lda, used_rows(p.a_rows, p.m), p.b, pool),
-                        .a_rows = p.a_rows,
-                        .b = &p.b,
-                        .c = p.c,
-                        .ldc = p.ldc,
-                        .m = p.m,
-                        .add = p.add};
-  const int64_t work = p.m * p.b.n * p.b.k;
-  const bool serial = pool.size() == 1 || work <= kSerialWork;
-  const Cut cut = cut_product(t, p.m, p.b.n, p.b.k,
-                              serial ? INT64_MAX : work / (pool.size() * kTasksPerThread));
-  const auto run = [&](int64_t begin, int64_t end, int) {
-    for (int64_t task = begin; task < end; ++task) run_task(t, product, cut, task);
-  };
-  if (serial) return run(0, cut.tasks(), 0);
-  pool.parallel_for(cut.tasks(), 1, run);
+void int_gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool) {
+  Region& region = empty_region();
+  for (int64_t i = 0; i < count; ++i)
+    if (is_quantized(p[i].b.type)) region.add(p[i]);
+  region.run(pool);
 }
 
 void int_gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool) {
-  const int64_t rows = p.offsets[p.groups] - p.offsets[0];
-  if (rows <= 0) return;
-  const IntTable& t = int_table();
-  int64_t work = 0;
+  Region& region = empty_region();
   for (int64_t e = 0; e < p.groups; ++e) {
     FM_CHECK(p.b[e].type == p.b[0].type && p.b[e].k == p.b[0].k, "group {} has other weights", e);
-    work += (p.offsets[e + 1] - p.offsets[e]) * p.b[e].n * p.b[e].k;
-  }
-  const int64_t last = p.offsets[p.groups];
-  const CodedRows a = code(p.a, p.lda, used_rows(p.a_rows, last), p.b[0], pool);
-  const bool serial = pool.size() == 1 || work <= kSerialWork;
-  const int64_t target = serial ? INT64_MAX : work / (pool.size() * kTasksPerThread) + 1;
-  const auto group = [&](int64_t e) {
     const int64_t first = p.offsets[e];
-    return Product{.a = a,
-                   .a_rows = p.a_rows ? p.a_rows + first : nullptr,
-                   .first = first,
-                   .b = &p.b[e],
-                   .c = p.c + first * p.ldc,
-                   .ldc = p.ldc,
-                   .m = p.offsets[e + 1] - first,
-                   .add = p.add};
-  };
-  const auto cut_of = [&](const Product& q) {
-    return q.m <= 0 || q.b->n <= 0 ? Cut{} : cut_product(t, q.m, q.b->n, q.b->k, target);
-  };
-  int64_t tasks = 0;
-  for (int64_t e = 0; e < p.groups; ++e) tasks += cut_of(group(e)).tasks();
-  const auto run = [&](int64_t begin, int64_t end, int) {
-    int64_t base = 0;
-    for (int64_t e = 0; e < p.groups && base < end; ++e) {
-      const Product q = group(e);
-      const Cut cut = cut_of(q);
-      const int64_t from = std::max(begin - base, int64_t{0});
-      const int64_t to = std::min(end - base, cut.tasks());
-      for (int64_t task = from; task < to; ++task) run_task(t, q, cut, task);
-      base += cut.tasks();
-    }
-  };
-  if (serial) return run(0, tasks, 0);
-  pool.parallel_for(tasks, 1, run);
+    region.add({.a = p.a_rows ? p.a : p.a + first * p.lda,
+                .lda = p.lda,
+                .a_rows = p.a_rows ? p.a_rows + first : nullptr,
+                .b = p.b[e],
+                .c = p.c + first * p.ldc,
+                .ldc = p.ldc,
+                .m = p.offsets[e + 1] - first,
+                .add = p.add});
+  }
+  region.run(pool);
 }
 
 }  // namespace fathom::simd

@@ -106,7 +106,7 @@ TEST_CASE("products with quantised weights have the reference's bits") {
   ThreadPool one(1), two(2);
   for_each_target([&] {
     for (const PackedType type : {PackedType::kQ8, PackedType::kQ4}) {
-      for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 13, 50})
+      for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 13, 16, 39, 50})
         check(type, m, 150, 320, two, false, false);
       check(type, 1, 1, 2, one, false, false);
       check(type, 2, 17, 126, one, true, true);
@@ -114,6 +114,8 @@ TEST_CASE("products with quantised weights have the reference's bits") {
       check(type, 8, 33, 130, two, true, true);
       check(type, 100, 70, 66, two, false, true);
       check(type, 6, 640, 512, two, false, false);
+      check(type, 32, 40, 200, one, true, false);
+      check(type, 120, 48, 256, two, false, true);
     }
   });
 }

@@ -1,12 +1,15 @@
 // Integer tiles for quantised weights. Codes of weights are unsigned, those of activations signed:
-// the operands of VNNI's dot product of four bytes. Without it bytes are cut in halves of four
-// bits, so that sums of eight products of pairs fit 16 bits; elsewhere plain 32-bit products. All
-// sums are exact, so every way gives the same bits.
+// the operands of VNNI's dot product of four bytes, and of the matrix unit that some processors
+// have for many rows (AMX). Without them bytes are cut in halves of four bits, so that sums of
+// eight products of pairs fit 16 bits; elsewhere plain 32-bit products. All sums are exact, so
+// every way gives the same bits.
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
 
+#include "fathom/kernels/cpu/simd/amx.h"
+#include "fathom/kernels/cpu/simd/gemm_tiles.h"
 #include "fathom/kernels/cpu/simd/int_tiles.h"
 #include "fathom/kernels/cpu/simd/targets.h"
 
@@ -213,6 +216,123 @@ void int_tile(const IntTileArgs& t) {
   finish<kRows, kVecs>(done, acc);
 }
 
+#if HWY_TARGET == HWY_AVX3
+// Rows in codes as the matrix unit reads them: 16 a tile, each right behind the one before.
+CodedRows gather_rows(const IntBlockArgs& t) {
+  const int64_t groups = t.a.groups, padded = (t.m + kBlockRows - 1) / kBlockRows * kBlockRows;
+  const int64_t words = padded * groups;
+  float* room = thread_scratch(static_cast<size_t>(words * (kQuantGroup / 4 + 2)));
+  const CodedRows to{.codes = reinterpret_cast<int8_t*>(room),
+                     .scales = room + words * (kQuantGroup / 4),
+                     .shifts = reinterpret_cast<int32_t*>(room + words * (kQuantGroup / 4 + 1)),
+                     .groups = groups};
+  const auto n = static_cast<size_t>(groups);
+  for (int64_t i = 0; i < padded; ++i) {
+    const int64_t last = i < t.m ? i : t.m - 1, from = (t.rows ? t.rows[last] : last) * groups;
+    std::memcpy(to.codes + i * groups * kQuantGroup, t.a.codes + from * kQuantGroup,
+                n * kQuantGroup);
+    std::memcpy(to.scales + i * groups, t.a.scales + from, n * sizeof(float));
+    std::memcpy(to.shifts + i * groups, t.a.shifts + from, n * sizeof(int32_t));
+  }
+  return to;
+}
+
+// The codes of a group as bytes of their own.
+HWY_INLINE void unpack_halves(const uint8_t* b, uint8_t* to) {
+  const DI d;
+  for (int i = 0; i < 8; ++i) {
+    const VI both = hn::LoadU(d, reinterpret_cast<const int32_t*>(b + i * 64));
+    hn::Store(low_halves(both), d, reinterpret_cast<int32_t*>(to + i * 64));
+    hn::Store(high_halves(both), d, reinterpret_cast<int32_t*>(to + (i + 8) * 64));
+  }
+}
+
+// One tile of 16 x 16, the first `height` rows of which are written. Two groups are under way at a
+// time: the unit works on one while the vector units scale the other.
+template <bool kQ8>
+void amx_tile(const CodedRows& a, const uint8_t* b, const uint16_t* scales, bool fetch,
+              int64_t height, const TileArgs& to) {
+  constexpr int64_t kBytes = quant_group_bytes(kQ8 ? PackedType::kQ8 : PackedType::kQ4);
+  constexpr int64_t kAhead = 2048;
+  const D d;
+  const DI di;
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::RebindToUnsigned<D> d32;
+  alignas(64) int32_t sums[2][256];
+  alignas(64) uint8_t bytes[kQ8 ? 64 : 1024];
+  const int64_t lda = a.groups * kQuantGroup, line = 64;
+  V acc[16][1];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) acc[i][0] = hn::Zero(d);
+  const auto multiply = [&](int64_t g) HWY_ATTR {
+    const uint8_t* codes = b + g * kBytes;
+    if (fetch)
+      for (int64_t at = 0; at < kBytes; at += 64) hwy::Prefetch(codes + kAhead + at);
+    if constexpr (!kQ8) {
+      unpack_halves(codes, bytes);
+      codes = bytes;
+    }
+    asm volatile(
+        "tilezero %%tmm0\n\t"
+        "tileloadd (%0,%1,1), %%tmm1\n\t"
+        "tileloadd (%2,%3,1), %%tmm2\n\t"
+        "tdpbsud %%tmm2, %%tmm1, %%tmm0\n\t"
+        "tilestored %%tmm0, (%4,%3,1)"
+        :
+        : "r"(a.codes + g * kQuantGroup), "r"(lda), "r"(codes), "r"(line), "r"(sums[g % 2])
+        : "memory");
+  };
+  if (a.groups > 0) multiply(0);
+  for (int64_t g = 0; g < a.groups; ++g) {
+    if (g + 1 < a.groups) multiply(g + 1);
+    const int32_t* sum = sums[g % 2];
+    const V scale = hn::BitCast(
+        d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, scales + g * kPanelCols))));
+    const int32_t* shift = a.shifts + g;
+    const float* factor = a.scales + g;
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+      const VI whole = hn::Add(hn::Load(di, sum + i * 16), hn::Set(di, shift[i * a.groups]));
+      const V scaled = hn::Mul(hn::ConvertTo(d, whole), scale);
+      acc[i][0] = fused(scaled, hn::Set(d, factor[i * a.groups]), acc[i][0]);
+    }
+  }
+  if (height == kBlockRows) return finish<16, 1>(to, acc);
+  alignas(64) float rest[16][16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) hn::Store(acc[i][0], d, rest[i]);
+  for (int64_t i = 0; i < height; ++i)
+    for (int64_t j = 0; j < to.cols; ++j) {
+      float* out = to.out + i * to.ld_out + j;
+      *out = to.c_old ? *out + rest[i][j] : rest[i][j];
+    }
+}
+
+template <bool kQ8>
+void amx_block(const IntBlockArgs& t) {
+  const AmxTiles tiles;
+  const int64_t groups = t.a.groups;
+  const int64_t panel = groups * quant_group_bytes(kQ8 ? PackedType::kQ8 : PackedType::kQ4);
+  const CodedRows all = t.rows || t.m % kBlockRows ? gather_rows(t) : t.a;
+  for (int64_t i = 0; i < t.m; i += kBlockRows) {
+    CodedRows a = all;  // stays in the nearest cache while the panels pass by
+    a.codes += i * groups * kQuantGroup;
+    a.scales += i * groups;
+    a.shifts += i * groups;
+    for (int64_t q = 0; q * kPanelCols < t.cols; ++q) {
+      const int64_t left = t.cols - q * kPanelCols;
+      float* out = t.out + i * t.ld_out + q * kPanelCols;
+      amx_tile<kQ8>(a, t.b + q * panel, t.scales + q * groups * kPanelCols, i == 0,
+                    t.m - i < kBlockRows ? t.m - i : kBlockRows,
+                    {.c_old = t.add ? out : nullptr,
+                     .out = out,
+                     .ld_out = t.ld_out,
+                     .cols = left < kPanelCols ? left : kPanelCols});
+    }
+  }
+}
+#endif  // HWY_AVX3
+
 // The codes of one group; the tail behind `size` becomes zero.
 HWY_INLINE void code_group(const float* x, int64_t size, int32_t offset, int8_t* codes,
                            float* scale, int32_t* shift) {
@@ -297,6 +417,16 @@ std::vector<const IntTable*> make_int_tables() {
 #if FATHOM_X86_INT
   const bool vnni = HWY_TARGET == HWY_AVX3 ? __builtin_cpu_supports("avx512vnni")
                                            : __builtin_cpu_supports("avxvnni");
+#if HWY_TARGET == HWY_AVX3
+  static const IntTable matrix = [] {
+    IntTable t = int_table_for<Dot::kVnni>();
+    t.block_q8 = &amx_block<true>;
+    t.block_q4 = &amx_block<false>;
+    return t;
+  }();
+  if (vnni && amx_int8())
+    return {&matrix, &int_table_for<Dot::kVnni>(), &int_table_for<Dot::kHalves>()};
+#endif
   if (vnni) return {&int_table_for<Dot::kVnni>(), &int_table_for<Dot::kHalves>()};
   return {&int_table_for<Dot::kHalves>()};
 #else

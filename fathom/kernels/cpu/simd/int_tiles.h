@@ -51,6 +51,21 @@ struct IntTileArgs {
 };
 using IntTileFn = void (*)(const IntTileArgs&);
 
+// m rows x whole panels, for a matrix unit: 16 rows at a time, the last ones padded.
+struct IntBlockArgs {
+  CodedRows a;
+  const int32_t* rows = nullptr;  // as in IntTileArgs
+  const uint8_t* b = nullptr;
+  const uint16_t* scales = nullptr;
+  float* out = nullptr;  // (+)=
+  int64_t ld_out = 0;
+  int64_t m = 0, cols = 0;
+  bool add = false;
+};
+using IntBlockFn = void (*)(const IntBlockArgs&);
+inline constexpr int64_t kBlockRows = 16;
+inline constexpr int64_t kLeastBlockRows = 7;  // fewer are cheaper in tiles
+
 inline constexpr int kMaxIntRows = 6, kMaxIntPanels = 4;
 
 struct IntTable {
@@ -59,6 +74,7 @@ struct IntTable {
   IntTileFn q8[kMaxIntRows + 1][kMaxIntPanels + 1];
   IntTileFn q4[kMaxIntRows + 1][kMaxIntPanels + 1];
   CodeFn code_rows;
+  IntBlockFn block_q8, block_q4;  // null without a matrix unit
 };
 
 // Of the instruction set that dispatch chose, fastest first; the others need less of the machine
@@ -66,8 +82,9 @@ struct IntTable {
 std::vector<const IntTable*> int_tables();
 const IntTable& int_table();
 
-// gemm() and gemm_grouped() for quantised weights; all groups have the same type.
-void int_gemm(const GemmParams& p, ThreadPool& pool);
+// gemm_many() for those products that have quantised weights, in one region; gemm_grouped() where
+// all groups have the same type.
+void int_gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool);
 void int_gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool);
 
 }  // namespace simd

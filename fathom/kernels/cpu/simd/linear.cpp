@@ -1,4 +1,5 @@
 // The linear maps of the vector backend: views and packed weights become calls of kernels/gemm.h.
+#include <span>
 #include <vector>
 
 #include "fathom/base/thread_pool.h"
@@ -109,6 +110,15 @@ void linear(const Exec& exec, const Linear& a) {
   gemm(gemm_of(a.x, a.rows, packed_or_fail(a.w.packed, "forward"), a.y, a.add), *exec.pool);
 }
 
+void linears(const Exec& exec, const Linear* list, int64_t count) {
+  if (count > 0 && is_f64(list[0].x)) return ref::linears(exec, list, count);
+  thread_local std::vector<GemmParams> products;
+  products.clear();
+  for (const Linear& a : std::span(list, static_cast<size_t>(count)))
+    products.push_back(gemm_of(a.x, a.rows, packed_or_fail(a.w.packed, "forward"), a.y, a.add));
+  gemm_many(products.data(), count, *exec.pool);
+}
+
 void linear_dx(const Exec& exec, const LinearDx& a) {
   if (is_f64(a.dy)) return ref::linear_dx(exec, a);
   gemm(gemm_of(a.dy, nullptr, packed_or_fail(a.w.packed_t, "transposed"), a.dx, a.add), *exec.pool);
@@ -166,13 +176,21 @@ void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a) {
 
 void head_linear(const Exec& exec, const HeadLinear& a) {
   if (is_f64(a.x)) return ref::head_linear(exec, a);
+  const auto head = [&](int64_t h) {
+    const PackedB& b = a.transposed ? packed_or_fail(a.w[h].packed, "forward")
+                                    : packed_or_fail(a.w[h].packed_t, "transposed");
+    return gemm_of(head_rows(a.x, h), nullptr, b, head_rows(a.y, h), a.add);
+  };
+  const int64_t H = a.x.dim[1];
+  if (H > 0 && is_quantized(head(0).b.type)) {
+    thread_local std::vector<GemmParams> products;
+    products.clear();
+    for (int64_t h = 0; h < H; ++h) products.push_back(head(h));
+    return gemm_many(products.data(), H, *exec.pool);
+  }
   ThreadPool serial(1);  // the heads are the parallel dimension
-  exec.pool->parallel_for(a.x.dim[1], 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t h = begin; h < end; ++h) {
-      const PackedB& b = a.transposed ? packed_or_fail(a.w[h].packed, "forward")
-                                      : packed_or_fail(a.w[h].packed_t, "transposed");
-      gemm(gemm_of(head_rows(a.x, h), nullptr, b, head_rows(a.y, h), a.add), serial);
-    }
+  exec.pool->parallel_for(H, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t h = begin; h < end; ++h) gemm(head(h), serial);
   });
 }
 

@@ -9,6 +9,7 @@ namespace fathom::simd {
 int64_t packed_bytes(const PackWeight& a);
 void pack(const Exec& exec, const PackWeight& a);
 void linear(const Exec& exec, const Linear& a);
+void linears(const Exec& exec, const Linear* list, int64_t count);
 void linear_dx(const Exec& exec, const LinearDx& a);
 void linear_dw(const Exec& exec, const LinearDw& a);
 void grouped_linear(const Exec& exec, const GroupedLinear& a);

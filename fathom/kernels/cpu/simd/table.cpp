@@ -10,6 +10,7 @@ const Kernels& cpu_simd() {
       .packed_bytes = simd::packed_bytes,
       .pack = simd::pack,
       .linear = simd::linear,
+      .linears = simd::linears,
       .linear_dx = simd::linear_dx,
       .linear_dw = simd::linear_dw,
       .grouped_linear = simd::grouped_linear,

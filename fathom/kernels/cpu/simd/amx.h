@@ -1,0 +1,68 @@
+// The matrix unit of x86 processors (AMX) for bytes: whether it may be used, and its products.
+// Other architectures only see that there is none.
+#pragma once
+
+#include <cstdint>
+
+namespace fathom::simd {
+
+// The processor has it and the system lets this process use it (asked for once).
+bool amx_int8();
+
+#if defined(__x86_64__)
+struct alignas(64) AmxShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// While it lives, the calling thread's tiles are all 16 rows of 64 bytes.
+class AmxTiles {
+ public:
+  AmxTiles() {
+    static constexpr AmxShapes kShapes{};
+    asm volatile("ldtilecfg %0" : : "m"(kShapes));
+  }
+  ~AmxTiles() { asm volatile("tilerelease"); }
+  AmxTiles(const AmxTiles&) = delete;
+  AmxTiles& operator=(const AmxTiles&) = delete;
+
+  // signed a times unsigned b, 16 x 64 sums that stay in the tiles: a has 16 rows of k bytes, k a
+  // multiple of 64; b four panels [k / 4][16][4], one behind the other.
+  void multiply_16x64(const int8_t* a, const uint8_t* b, int64_t k) const {
+    const int64_t line = 64;
+    asm volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3" : :);
+    for (int64_t at = 0; at < k; at += 64) {
+      const uint8_t* p = b + at * 16;
+      asm volatile(
+          "tileloadd (%0,%1,1), %%tmm4\n\t"
+          "tileloadd (%2,%6,1), %%tmm5\n\t"
+          "tdpbsud %%tmm5, %%tmm4, %%tmm0\n\t"
+          "tileloadd (%3,%6,1), %%tmm6\n\t"
+          "tdpbsud %%tmm6, %%tmm4, %%tmm1\n\t"
+          "tileloadd (%4,%6,1), %%tmm5\n\t"
+          "tdpbsud %%tmm5, %%tmm4, %%tmm2\n\t"
+          "tileloadd (%5,%6,1), %%tmm6\n\t"
+          "tdpbsud %%tmm6, %%tmm4, %%tmm3"
+          :
+          : "r"(a + at), "r"(k), "r"(p), "r"(p + 16 * k), "r"(p + 32 * k), "r"(p + 48 * k),
+            "r"(line)
+          : "memory");
+    }
+  }
+  // out[16][64] = those sums
+  void store_16x64(int32_t* out) const {
+    const int64_t ld_out = 256;
+    asm volatile(
+        "tilestored %%tmm0, (%0,%4,1)\n\t"
+        "tilestored %%tmm1, (%1,%4,1)\n\t"
+        "tilestored %%tmm2, (%2,%4,1)\n\t"
+        "tilestored %%tmm3, (%3,%4,1)"
+        :
+        : "r"(out), "r"(out + 16), "r"(out + 32), "r"(out + 48), "r"(ld_out)
+        : "memory");
+  }
+};
+#endif
+
+}  // namespace fathom::simd
