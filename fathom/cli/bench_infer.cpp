@@ -45,8 +45,9 @@ struct Row {
   // shared machine medians say more about the others.
   double prefill_percent = 0, decode_percent = 0;
   bool same_bits = false;
-  double busy_rate = 0;  // decode beside busy processes; 0: not measured
-  double peer_rate = 0;  // decode; 0: no peer
+  double draft_steps = 0;  // of a step with guesses, in steps without; 0: not measured
+  double busy_rate = 0;    // decode beside busy processes; 0: not measured
+  double peer_rate = 0;    // decode; 0: no peer
 };
 
 bool is_checkpoint(const std::string& path) {
@@ -106,18 +107,22 @@ class Bench {
                           : weight_reads(model_.config, SyntheticForm::kBF16, quant);
     } else {
       const SyntheticForm form = form_of_type(type);
-      model_.config = synthetic_config(cut_layers(read_shape(o.model), {.mtp_layers = 0}), form);
+      model_.config = synthetic_config(
+          cut_layers(read_shape(o.model), {.mtp_layers = o.drafts > 0 ? 1 : 0}), form);
       const auto source = synthetic_source(ctx.arena, ctx.pool, model_.config, form, 1);
       model_.weights =
           load_weights(ctx, model_.config, *source, WeightUse::kServe, {.quant = quant});
       weight_bytes_ = weight_reads(model_.config, form, quant);
     }
+    if (o.drafts > 0 && model_.config.num_nextn_predict_layers == 0)
+      throw Error(Code::kInvalidArgument,
+                  fmt::format("{}: expected a multi-token prediction layer, found none", o.model));
     selection_ =
         usable_selection(model_.config, o.dense ? KeySelection::kDense : KeySelection::kSparse);
     const double deepest = *std::max_element(o.depths.begin(), o.depths.end());
     cache_ = parse_cache_option(o.cache);
     timer_.emplace(ctx, model_, selection_, cache_, static_cast<int64_t>(deepest),
-                   std::max(o.prefill, kCheckedRows));
+                   std::max({o.prefill, kCheckedRows, 2 * o.drafts + 1}));
   }
 
   const ModelConfig& config() const { return model_.config; }
@@ -144,6 +149,9 @@ class Bench {
     r.prefill_percent = 100 * prefill_flops(depth) / r.prefill.best_s / peaks.fma;
     const double read = weight_bytes_ + cache_reads(model_.config, depth + 1, attending(), cache_);
     r.decode_percent = 100 * read / r.decode.best_s / peaks.bandwidth;
+    if (o_.drafts > 0)
+      r.draft_steps =
+          timer_->run_with_drafts(ctx, depth, o_.drafts, o_.seconds).median_s / r.decode.median_s;
     if (o_.busy > 0) {
       const BusyProcesses busy(static_cast<int>(o_.busy));
       r.busy_rate = 1 / timer_->run(ctx, depth, 1, std::max(o_.seconds, kBusySeconds)).mean_s;
@@ -212,6 +220,10 @@ std::string json_line(const Row& r, const BenchInferOptions& o, const Machine& m
   line.set("decode_best_tokens_per_s", Json::number(r.best_decode));
   line.set("decode_percent_of_bandwidth", Json::number(r.decode_percent));
   line.set("decode_spread", Json::number(r.decode.spread));
+  if (r.draft_steps > 0) {
+    line.set("drafts", Json::number(o.drafts));
+    line.set("step_with_drafts_in_steps", Json::number(r.draft_steps));
+  }
   if (r.busy_rate > 0) line.set("busy_decode_tokens_per_s", Json::number(r.busy_rate));
   if (r.peer_rate > 0) line.set("peer_decode_tokens_per_s", Json::number(r.peer_rate));
   line.set("same_bits", Json::boolean(r.same_bits));
@@ -222,13 +234,25 @@ std::string json_line(const Row& r, const BenchInferOptions& o, const Machine& m
   return line.dump() + "\n";
 }
 
-void print_row(const Row& r) {
+// A step gives one token and those that were guessed right.
+std::string drafts_text(double steps, int64_t drafts) {
+  const double needed = steps - 1, all = static_cast<double>(drafts);
+  return needed >= all
+             ? fmt::format("with {} guessed {:.2f} of a step: never pays", drafts, steps)
+             : fmt::format(
+                   "with {} guessed {:.2f} of a step: pays from {:.2f} right ones on, {:.2f} "
+                   "times as fast when all are",
+                   drafts, steps, std::max(0.0, needed), (1 + all) / steps);
+}
+
+void print_row(const Row& r, const BenchInferOptions& o) {
   fmt::print(
       "{:<7} {:>7} {:>7} {:>11.1f} {:>6.0f}% {:>9.1f} {:>6.1f}% {:>11.1f} {:>6.0f}% {:>9.1f} "
       "{:>6.1f}%  {}\n",
       r.type, r.threads, r.depth, r.prefill_rate, 100 * r.prefill.spread, r.best_prefill,
       r.prefill_percent, r.decode_rate, 100 * r.decode.spread, r.best_decode, r.decode_percent,
       r.same_bits ? "same" : "DIFFERENT");
+  if (r.draft_steps > 0) fmt::print("        {}\n", drafts_text(r.draft_steps, o.drafts));
   if (r.busy_rate > 0)
     fmt::print("        beside busy processes {:.1f} tok/s in the mean: {:.0f} % of the quiet\n",
                r.busy_rate, 100 * r.busy_rate / r.decode_rate);
@@ -245,6 +269,14 @@ Chart chart_of(const std::vector<Row>& rows, bool decode) {
               .y_label = "tokens per second",
               .y_scale = Scale::kLog,
               .points = true};
+  for (const Row& r : rows) {  // a peer may be asked for the same depth again for another type
+    if (!decode || r.peer_rate <= 0 || r.type != rows.front().type) continue;
+    const std::string name = fmt::format("peer, {} thread{}", r.threads, r.threads == 1 ? "" : "s");
+    if (chart.lines.empty() || chart.lines.back().name != name)
+      chart.lines.push_back({.name = name});
+    chart.lines.back().x.push_back(static_cast<double>(r.depth));
+    chart.lines.back().y.push_back(r.peer_rate);
+  }
   for (const Row& r : rows) {
     const std::string name =
         fmt::format("{}, {} thread{}", r.type, r.threads, r.threads == 1 ? "" : "s");
@@ -256,21 +288,24 @@ Chart chart_of(const std::vector<Row>& rows, bool decode) {
   return chart;
 }
 
+std::string or_dash(double rate) { return rate > 0 ? fmt::format("{:.1f}", rate) : "-"; }
+
 std::string page(const std::vector<Row>& rows, const std::string& what) {
   std::vector<std::vector<std::string>> cells;
   for (const Row& r : rows)
     cells.push_back({r.type, fmt::format("{}", r.threads), fmt::format("{}", r.depth),
                      fmt::format("{:.1f}", r.prefill_rate), fmt::format("{:.1f}", r.best_prefill),
                      fmt::format("{:.1f}", r.prefill_percent), fmt::format("{:.1f}", r.decode_rate),
-                     fmt::format("{:.1f}", r.best_decode),
-                     fmt::format("{:.1f}", r.decode_percent)});
+                     fmt::format("{:.1f}", r.best_decode), fmt::format("{:.1f}", r.decode_percent),
+                     or_dash(r.busy_rate), or_dash(r.peer_rate)});
   return html_page(
       "fathom bench infer",
-      fmt::format("<h1>fathom bench infer</h1>\n<p>{}</p>\n{}\n{}\n{}", html_escape(what),
-                  chart_html(chart_of(rows, false)), chart_html(chart_of(rows, true)),
-                  table_html({"weights", "threads", "depth", "prefill tok/s", "best",
-                              "% of FMA peak", "decode tok/s", "best", "% of bandwidth"},
-                             cells)));
+      fmt::format(
+          "<h1>fathom bench infer</h1>\n<p>{}</p>\n{}\n{}\n{}", html_escape(what),
+          chart_html(chart_of(rows, false)), chart_html(chart_of(rows, true)),
+          table_html({"weights", "threads", "depth", "prefill tok/s", "best", "% of FMA peak",
+                      "decode tok/s", "best", "% of bandwidth", "beside others", "peer"},
+                     cells)));
 }
 
 void check_usage(const BenchInferOptions& o) {
@@ -285,6 +320,8 @@ void check_usage(const BenchInferOptions& o) {
   whole("--busy", {static_cast<double>(o.busy)}, 0);
   if (o.depths.empty() || o.types.empty())
     throw UsageError("expected a depth and a type of weights");
+  if (o.drafts < 0)
+    throw UsageError(fmt::format("--drafts: expected at least 0, found {}", o.drafts));
   if (o.prefill < 1)
     throw UsageError(fmt::format("--prefill: expected at least 1, found {}", o.prefill));
   for (const std::string& type : o.types) {
@@ -334,7 +371,7 @@ int run_bench_infer(const BenchInferOptions& o) {
     for (const double t : threads)
       for (const double depth : o.depths) {
         rows.push_back(bench.run(static_cast<int>(t), static_cast<int64_t>(depth)));
-        print_row(rows.back());
+        print_row(rows.back(), o);
         lines += json_line(rows.back(), o, machine);
         good = good && rows.back().same_bits;
       }

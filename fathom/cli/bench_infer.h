@@ -16,7 +16,7 @@ struct BenchInferOptions {
   std::vector<double> threads, depths = {0, 2048, 8192, 32768};
   int64_t prefill = 512;
   double seconds = 0.5;
-  int64_t busy = 0;
+  int64_t busy = 0, drafts = 0;
   bool dense = false;
   std::string cache = "f32", json, plot = "bench_infer.html", peer;
 
@@ -28,6 +28,9 @@ struct BenchInferOptions {
     o.add("prefill", &prefill, "tokens of a prompt's piece");
     o.add("seconds", &seconds, "time for each figure");
     o.add("busy", &busy, "decode also beside so many processes that keep the processor busy");
+    o.add("drafts", &drafts,
+          "time also steps with so many guesses of the prediction layer: from which share of right "
+          "ones they pay");
     o.add("cache", &cache, "numbers of the key cache: f32, bf16 or fp8");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("peer", &peer,

@@ -54,7 +54,8 @@ struct ChatCommandOptions {
   }
   void engine_fields(OptionSet& o) {
     o.add("context", &context, "tokens of the conversation to make room for");
-    o.add("drafts", &drafts, "tokens to guess with the multi-token prediction layer");
+    o.add("drafts", &drafts,
+          "tokens to guess with the multi-token prediction layer, while that is faster");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("threads", &threads, "threads; 0: all cores");
     serve.fields(o);
@@ -311,6 +312,7 @@ int cmd_chat(Args args) {
   Engine engine(ctx, model,
                 {.num_pages = (room + kPageTokens - 1) / kPageTokens,
                  .num_drafts = o.drafts,
+                 .drafts_must_pay = true,
                  .selection = o.dense ? KeySelection::kDense : KeySelection::kSparse,
                  .cache = parse_cache_option(o.serve.cache),
                  .store = o.prefixes.store(o.folder, o.serve.quant)});

@@ -51,7 +51,8 @@ struct GenerateOptions {
   }
   void engine_fields(OptionSet& o) {
     o.add("context", &context, "tokens to make room for; 0: prompt and answer");
-    o.add("drafts", &drafts, "tokens to guess with the multi-token prediction layer");
+    o.add("drafts", &drafts,
+          "tokens to guess with the multi-token prediction layer, while that is faster");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("threads", &threads, "threads; 0: all cores");
     serve.fields(o);
@@ -132,6 +133,7 @@ void print_rates(size_t num_prompt, const Generation& g, const Printer& timing,
   if (stats.num_drafted > 0)
     line += fmt::format(", {:.0f} % of {} drafts accepted", 100 * stats.acceptance(),
                         stats.num_drafted);
+  if (stats.drafting_over) line += ", then no more: slower than without";
   fmt::print(stderr, "{}\n", line);
 }
 
@@ -165,6 +167,7 @@ Model load(const GenerateOptions& o, const Ctx& ctx, size_t num_prompt) {
 EngineOptions engine_options(const GenerateOptions& o, size_t num_prompt) {
   return {.num_pages = pages_for(o, num_prompt),
           .num_drafts = o.drafts,
+          .drafts_must_pay = true,
           .selection = o.dense ? KeySelection::kDense : KeySelection::kSparse,
           .cache = parse_cache_option(o.serve.cache),
           .store = o.prefixes.store(o.folder, o.serve.quant)};

@@ -205,7 +205,7 @@ void check_dequantised(GoldenCheck& check, const Model& model) {
   constexpr std::string_view kPrefix = "dequant.";
   for (const SafetensorsEntry& e : check.expected().entries()) {
     if (!e.name.starts_with(kPrefix)) continue;
-    for (const ModelWeights::Packing& p : model.weights.packing) {
+    for (const Packing& p : model.weights.packing) {
       if (p.weight.name() != e.name.substr(kPrefix.size())) continue;
       Tensor w = new_like(check.runtime(), DType::kF32, p.weight.raw());
       dequantize({p.weight.raw(), p.weight.scale(), 128, 128}, w);

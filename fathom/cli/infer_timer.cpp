@@ -28,6 +28,29 @@ void fill_random(float* x, int64_t n, uint64_t key, uint64_t begin) {
   }
 }
 
+// Passes, the first one not counted, until the time is over.
+template <class F>
+TimedPass time_passes(double seconds, const F& pass) {
+  constexpr size_t kLeast = 3;
+  pass();
+  std::vector<double> times;
+  for (double begin_s = now_s(); times.size() < kLeast || now_s() - begin_s < seconds;) {
+    const double start_s = now_s();
+    pass();
+    times.push_back(now_s() - start_s);
+  }
+  const double total_s = std::accumulate(times.begin(), times.end(), 0.0);
+  std::sort(times.begin(), times.end());
+  const auto at = [&](double share) {
+    return times[static_cast<size_t>(share * static_cast<double>(times.size() - 1))];
+  };
+  return {.median_s = at(0.5),
+          .best_s = times.front(),
+          .mean_s = total_s / static_cast<double>(times.size()),
+          .spread = (at(0.9) - at(0.1)) / at(0.5),
+          .repetitions = static_cast<int>(times.size())};
+}
+
 }  // namespace
 
 InferTimer::InferTimer(const Ctx& ctx, const Model& model, KeySelection selection, CacheForm cache,
@@ -55,17 +78,22 @@ InferTimer::InferTimer(const Ctx& ctx, const Model& model, KeySelection selectio
     tokens_.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(c.vocab_size))));
 }
 
-InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t depth, int64_t first, int64_t rows,
-                                          bool all_logits) {
+// Rows from position `first` on.
+Step InferTimer::make_step(int64_t token, int64_t rows, int64_t first) {
   Step step;
   step.selection = selection_;
   step.cache.cache = &cache_;
-  step.add_sequence({tokens_.begin() + first, tokens_.begin() + first + rows}, depth + first);
+  step.add_sequence({tokens_.begin() + token, tokens_.begin() + token + rows}, first);
   step.cache.first_page.push_back(0);
-  for (int64_t p = 0; p < pages_for(depth + first + rows); ++p)
+  for (int64_t p = 0; p < pages_for(first + rows); ++p)
     step.cache.page.push_back(static_cast<int32_t>(p));
+  return step;
+}
+
+InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t depth, int64_t first, int64_t rows,
+                                          bool all_logits) {
   Pass out;
-  out.hidden_TD = forward(ctx, model_, step).hidden_TD;
+  out.hidden_TD = forward(ctx, model_, make_step(first, rows, depth + first)).hidden_TD;
   const auto last = static_cast<int32_t>(rows - 1);
   const Value head_rows = all_logits ? out.hidden_TD : select_rows(ctx, out.hidden_TD, &last, 1);
   out.logits_TW = logits(ctx, model_, head_rows);
@@ -73,24 +101,21 @@ InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t depth, int64_t first
 }
 
 TimedPass InferTimer::run(Ctx& ctx, int64_t depth, int64_t rows, double seconds) {
-  constexpr size_t kLeast = 3;
-  forward_rows(ctx, depth, 0, rows, false);
-  std::vector<double> times;
-  for (double begin_s = now_s(); times.size() < kLeast || now_s() - begin_s < seconds;) {
-    const double start_s = now_s();
-    forward_rows(ctx, depth, 0, rows, false);
-    times.push_back(now_s() - start_s);
-  }
-  const double total_s = std::accumulate(times.begin(), times.end(), 0.0);
-  std::sort(times.begin(), times.end());
-  const auto at = [&](double share) {
-    return times[static_cast<size_t>(share * static_cast<double>(times.size() - 1))];
-  };
-  return {.median_s = at(0.5),
-          .best_s = times.front(),
-          .mean_s = total_s / static_cast<double>(times.size()),
-          .spread = (at(0.9) - at(0.1)) / at(0.5),
-          .repetitions = static_cast<int>(times.size())};
+  return time_passes(seconds, [&] { forward_rows(ctx, depth, 0, rows, false); });
+}
+
+TimedPass InferTimer::run_with_drafts(Ctx& ctx, int64_t depth, int64_t drafts, double seconds) {
+  return time_passes(seconds, [&] {
+    Value hidden_TD = forward_rows(ctx, depth, 0, 1 + drafts, true).hidden_TD;
+    std::vector<LayerOut> unused;
+    for (int64_t i = 0; i < drafts; ++i) {
+      const int64_t rows = hidden_TD->dim[0];
+      hidden_TD = mtp_forward(ctx, model_, 0, hidden_TD, make_step(0, rows, depth + i), &unused);
+      const auto last = static_cast<int32_t>(rows - 1);
+      hidden_TD = select_rows(ctx, hidden_TD, &last, 1);
+      logits(ctx, model_, hidden_TD);
+    }
+  });
 }
 
 bool InferTimer::same_bits(Ctx& ctx, int64_t depth, int64_t rows) {

@@ -27,6 +27,10 @@ class InferTimer {
   // threads of `ctx`.
   TimedPass run(Ctx& ctx, int64_t depth, int64_t rows, double seconds);
 
+  // A step of speculative decoding: one token and `drafts` guesses verified, with all their logits,
+  // then as many new guesses of the prediction layer.
+  TimedPass run_with_drafts(Ctx& ctx, int64_t depth, int64_t drafts, double seconds);
+
   // Whether `rows` tokens at once and one by one give the same hidden states and logits, bit for
   // bit.
   bool same_bits(Ctx& ctx, int64_t depth, int64_t rows);
@@ -35,6 +39,7 @@ class InferTimer {
   struct Pass {
     Value hidden_TD, logits_TW;
   };
+  Step make_step(int64_t token, int64_t rows, int64_t first);
   Pass forward_rows(Ctx& ctx, int64_t depth, int64_t first, int64_t rows, bool all_logits);
 
   const Model& model_;

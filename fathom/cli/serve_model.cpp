@@ -103,6 +103,8 @@ void ServeOptions::fields(OptionSet& o) {
   o.add("memory", &memory,
         "limit for weights and key cache, like 8G: experts that do not fit are read when needed");
   o.add("uncached", &uncached, "keep what is read out of the system's page cache as well");
+  o.add("packed", &packed,
+        "store the weights beside the checkpoint as kernels read them: later loads map that file");
 }
 
 Model load_to_serve(const Ctx& ctx, const std::string& folder, const ServeOptions& options,
@@ -123,6 +125,13 @@ Model load_to_serve(const Ctx& ctx, const std::string& folder, const ServeOption
   }
   Model model = load_model(ctx, folder, WeightUse::kServe, o);
   fmt::print(stderr, "{}", quant_text(model.weights.quant_losses));
+  if (options.packed) {
+    try {
+      save_packed_weights(ctx, folder, model, o);
+    } catch (const Error& e) {
+      fmt::print(stderr, "warning: {}: later loads take as long\n", e.message());
+    }
+  }
   if (options.memory.empty() && model.weights.expert_cache)
     fmt::print(stderr, "larger than free memory: {}; the others are read when needed\n",
                plan_text(model));

@@ -14,6 +14,7 @@ struct ServeOptions {
   std::string quant = "none", cache = "f32";
   std::string memory;     // "8G"; empty: what is free, where the model is larger than that
   bool uncached = false;  // keep the page cache out too
+  bool packed = false;    // store packed weights for the next load
   void fields(OptionSet& o);
 };
 

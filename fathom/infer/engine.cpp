@@ -1,6 +1,7 @@
 #include "fathom/infer/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "fathom/base/options.h"
@@ -138,6 +139,7 @@ EngineStats Engine::stats() const {
   EngineStats s = stats_;
   s.num_preempted = scheduler_.num_preempted();
   s.num_reused_tok = scheduler_.num_reused_tok();
+  s.drafting_over = draft_rule_.over();
   return s;
 }
 
@@ -279,7 +281,8 @@ std::vector<Engine::Sampled> Engine::sample(const std::vector<PlannedRows>& plan
 }
 
 void Engine::draft(const std::vector<PlannedRows>& plan, const Step& step, const Value& hidden_TD) {
-  if (options_.num_drafts == 0) return;
+  if (options_.num_drafts == 0 || draft_rule_.over()) return;
+  const bool guesses = !options_.drafts_must_pay || draft_rule_.guesses();
   std::vector<DraftRows> rows;
   for (size_t b = 0; b < plan.size(); ++b) {
     Sequence& s = *plan[b].sequence;
@@ -289,22 +292,46 @@ void Engine::draft(const std::vector<PlannedRows>& plan, const Step& step, const
                     .first = plan[b].first,
                     .size = end - plan[b].first,
                     .first_row = step.seqs.first_row[b],
-                    .num_drafts = goes_on ? scheduler_.draft_limit(s) : 0});
+                    .num_drafts = goes_on && guesses ? scheduler_.draft_limit(s) : 0});
   }
   drafter_.draft(rows, hidden_TD, selection_, pages_.storage());
 }
 
+// Steps that decode and nothing else; what the guesses for the next step cost belongs to the step
+// that has guesses itself.
+void Engine::count_for_rule(const std::vector<PlannedRows>& plan,
+                            const std::vector<Sampled>& sampled, double seconds) {
+  if (!options_.drafts_must_pay || options_.num_drafts == 0 || sampled.size() != plan.size())
+    return;
+  int64_t num_tokens = 0, num_guessed = 0;
+  for (const Sampled& s : sampled) num_tokens += std::ssize(s.events);
+  for (const PlannedRows& r : plan) {
+    if (r.size != r.num_drafts + 1) return;
+    num_guessed += r.num_drafts > 0 ? 1 : 0;
+  }
+  const auto num_sequences = std::ssize(plan);
+  if (num_guessed != 0 && num_guessed != num_sequences) return;
+  draft_rule_.count(num_guessed > 0, num_sequences, num_tokens, seconds);
+}
+
 std::vector<Event> Engine::step() {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds_since = [](Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
   std::vector<Event> events = std::exchange(pending_, {});
   const std::vector<PlannedRows> plan = scheduler_.plan();
   if (plan.empty()) return events;
+  const Clock::time_point start = Clock::now();
   const Step step = make_step(plan);
   const StepOut out = forward(ctx_, model_, step);
   record_routing(plan, step, out);
   ++stats_.num_steps;
   stats_.num_rows += step.num_rows();
   std::vector<Sampled> sampled = sample(plan, step, out.hidden_TD);
+  const double plain_s = seconds_since(start);
   draft(plan, step, out.hidden_TD);
+  count_for_rule(plan, sampled, plan[0].num_drafts > 0 ? seconds_since(start) : plain_s);
   for (const PlannedRows& r : plan) scheduler_.publish(*r.sequence);
   for (Sampled& s : sampled) {
     Event& last = s.events.back();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "fathom/infer/draft_rule.h"
 #include "fathom/infer/scheduler.h"
 #include "fathom/infer/speculative.h"
 
@@ -20,6 +21,7 @@ struct EngineOptions {
   int64_t max_sequences = 64;     // running at the same time
   int64_t max_context = 0;        // tokens of a sequence; 0: what the model and the pages allow
   int64_t num_drafts = 0;         // speculative decoding; needs a multi-token prediction layer
+  bool drafts_must_pay = false;   // and only as long as it is measured to be faster (DraftRule)
   bool prefix_cache = true;
   bool record_routing = false;
   KeySelection selection = KeySelection::kSparse;  // for models with an indexer
@@ -34,6 +36,7 @@ struct EngineOptions {
 struct EngineStats {
   int64_t num_steps = 0, num_rows = 0;        // forward passes and their rows
   int64_t num_drafted = 0, num_accepted = 0;  // speculative decoding
+  bool drafting_over = false;                 // it was slower (EngineOptions::drafts_must_pay)
   int64_t num_preempted = 0, num_reused_tok = 0;
   double acceptance() const {
     return num_drafted ? static_cast<double>(num_accepted) / static_cast<double>(num_drafted) : 0;
@@ -79,6 +82,8 @@ class Engine {
                               const Value& hidden_TD);
   void draw(const View& logits_TW, Sampled& s) const;
   void draft(const std::vector<PlannedRows>& plan, const Step& step, const Value& hidden_TD);
+  void count_for_rule(const std::vector<PlannedRows>& plan, const std::vector<Sampled>& sampled,
+                      double seconds);
   std::shared_ptr<const RoutingRecord> routing_of(const Sequence& s);
   std::vector<int64_t> recorded_indexer_layers() const;
 
@@ -91,6 +96,7 @@ class Engine {
   PrefixCache prefixes_;
   Scheduler scheduler_;
   Drafter drafter_;
+  DraftRule draft_rule_;
   std::vector<Event> pending_;  // for the next step()
   EngineStats stats_;
   SequenceId next_id_ = 0;

@@ -182,7 +182,7 @@ TEST_CASE("the plan is what packing takes") {
     const Model model =
         load_model(m.ctx, golden(name), WeightUse::kServe, {.memory_bytes = kPlenty});
     int64_t packed = 0, experts = 0;
-    for (const ModelWeights::Packing& p : model.weights.packing) {
+    for (const Packing& p : model.weights.packing) {
       int64_t bytes = 0;
       if (p.forward) bytes += p.weight.packed_bytes(m.ctx.kernels, false);
       if (p.transposed) bytes += p.weight.packed_bytes(m.ctx.kernels, true);

@@ -68,6 +68,48 @@ TEST_CASE("guesses survive cutting, preemption, shared prefixes and stop tokens"
   }
 }
 
+// Steps until guessing ends, of `num_steps`; a step with guesses takes `price` as long and gives
+// `tokens` on average.
+int64_t steps_until_over(double price, double tokens, int64_t num_steps) {
+  DraftRule rule;
+  double owed = 0;
+  for (int64_t i = 0; i < num_steps; ++i) {
+    if (rule.over()) return i;
+    const double hiccup = i % 10 == 3 ? 20 : 1;  // another process
+    if (!rule.guesses()) {
+      rule.count(false, 4, 4, 1e-3 * hiccup);
+      continue;
+    }
+    owed += 4 * tokens;
+    const auto given = static_cast<int64_t>(owed);
+    owed -= static_cast<double>(given);
+    rule.count(true, 4, given, 1e-3 * price * hiccup);
+  }
+  return num_steps;
+}
+
+TEST_CASE("guessing goes on exactly where it pays") {
+  const int64_t two_trials = 2 * (DraftRule::kTrial + DraftRule::kPlain);
+  CHECK(steps_until_over(1.5, 1.4, 1000) == two_trials);
+  CHECK(steps_until_over(1.5, 1.6, 5000) == 5000);
+  CHECK(steps_until_over(2.0, 1.9, 1000) == two_trials);
+  CHECK(steps_until_over(1.05, 1.1, 5000) == 5000);
+}
+
+TEST_CASE("guesses that have to pay leave tokens and log-probs as they were") {
+  const ModelConfig c = family_config("v32-nano");
+  Machine m;
+  for (const float share : {0.0f, 1.0f}) {
+    const Model model = guessable(m, c, share);
+    const auto requests = mixed_requests(c, 120);
+    Engine plain(m.ctx, model, {.num_pages = 64});
+    const std::vector<Outcome> want = run_all(plain, requests);
+    Engine fast(m.ctx, model, {.num_pages = 64, .num_drafts = 2, .drafts_must_pay = true});
+    CHECK(run_all(fast, requests) == want);
+    CHECK(fast.stats().num_drafted > 0);
+  }
+}
+
 TEST_CASE("speculation without a prediction layer is refused") {
   const ModelConfig c = family_config("kimi-tiny");
   Machine m;

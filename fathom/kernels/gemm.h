@@ -50,7 +50,7 @@ struct PackParams {
   PackedType type = PackedType::kF32;
   int64_t n = 0, k = 0;
   // Elements of `type`: float, uint16_t (bf16), uint8_t (e4m3); Q8 and Q4 as quantize_rows writes
-  // them.
+  // them. Null: dst holds the panels already.
   const void* src = nullptr;
   int64_t ld = 0;                // row stride of src in elements; Q4: in bytes
   const void* scales = nullptr;  // E4M3: float [ceil(n/128)][ceil(k/128)]; Q8, Q4: bf16

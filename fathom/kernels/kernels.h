@@ -44,7 +44,7 @@ inline int64_t weight_columns(const View& raw) {  // K
 }
 
 // Builds the packed form of `raw` (with `scale`) in dst, 64-byte aligned and packed_bytes() long. A
-// backend that works on raw weights answers 0 bytes.
+// backend that works on raw weights answers 0 bytes. raw without data: dst holds it already.
 struct PackWeight {
   View raw, scale;
   bool transposed = false;  // for dx = dy W

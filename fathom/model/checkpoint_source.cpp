@@ -45,6 +45,16 @@ class FolderSource final : public WeightSource {
   std::map<std::string, TensorSpec> specs_;
 };
 
+std::string packed_path(const std::string& folder, Quant quant) {
+  return fmt::format("{}/packed-{}.fmpack", folder, quant_name(quant));
+}
+
+// Another program or other kernels may want another form.
+std::string packed_owner(const Ctx& ctx, const std::string& folder) {
+  return fmt::format("program {} {}\n{}", file_stamp("/proc/self/exe"), ctx.kernels.name,
+                     checkpoint_identity(folder));
+}
+
 }  // namespace
 
 Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use,
@@ -52,8 +62,20 @@ Model load_model(const Ctx& ctx, const std::string& folder, WeightUse use,
   const CheckpointFolder files(folder);
   Model model{files.config(), {}};
   FolderSource source(ctx.arena, files, options.drop_page_cache);
-  model.weights = load_weights(ctx, model.config, source, use, options);
+  LoadOptions o = options;
+  const std::string packed = packed_path(folder, options.quant);
+  if (use == WeightUse::kServe && options.memory_bytes == 0 && ctx.real == DType::kF32 &&
+      file_exists(packed))
+    o.packed = PackedWeights::open(ctx, packed, packed_owner(ctx, folder));
+  model.weights = load_weights(ctx, model.config, source, use, o);
   return model;
+}
+
+void save_packed_weights(const Ctx& ctx, const std::string& folder, const Model& model,
+                         const LoadOptions& options) {
+  if (model.weights.packing.empty() || model.weights.expert_cache) return;
+  write_packed_weights(packed_path(folder, options.quant), packed_owner(ctx, folder),
+                       model.weights.packing);
 }
 
 std::string checkpoint_identity(const std::string& folder) {

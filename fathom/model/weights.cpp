@@ -18,6 +18,9 @@ class Builder {
   Builder(const Ctx& ctx, const ModelConfig& config, WeightSource& source, WeightUse use,
           const LoadOptions& options, ModelWeights& out)
       : ctx_(ctx), c_(config), source_(source), use_(use), options_(options), out_(out) {
+    FM_CHECK(!options.packed || (use == WeightUse::kServe && options.memory_bytes == 0),
+             "packed forms, and a limit of {} bytes", options.memory_bytes);
+    if (options.packed) return;
     if (use == WeightUse::kServe && (options.memory_bytes > 0 || options.progress)) plan();
   }
 
@@ -39,6 +42,7 @@ class Builder {
   }
 
   Weight linear(const std::string& name, int64_t n, int64_t k) {
+    if (options_.packed) return packed(name);
     bool converted = false;
     Weight w = linear_unpacked(name, n, k, &converted);
     add_packing({w}, converted);
@@ -46,6 +50,11 @@ class Builder {
   }
 
   Weight tied_head() {
+    if (options_.packed) {
+      Weight w = Weight::tied("lm_head.weight", out_.embed_tokens);
+      options_.packed->give_forms(ctx_, next_packed(w.name()), w);
+      return w;
+    }
     add_packing({Weight::tied("lm_head.weight", out_.embed_tokens)}, false);
     return out_.packing.back().weight;
   }
@@ -80,6 +89,7 @@ class Builder {
   // kv_b_proj, and its rows by head for the absorbed products.
   void kv_heads(AttentionWeights& a, const std::string& name) {
     const int64_t H = c_.num_attention_heads, N = c_.qk_nope_head_dim, V = c_.v_head_dim;
+    if (options_.packed) return packed_kv_heads(a, name);
     bool converted = false;
     a.kv_b_proj = linear_unpacked(name, H * (N + V), c_.kv_lora_rank, &converted);
     if (options_.quant != Quant::kNone) return coded_kv_heads(a);
@@ -115,6 +125,16 @@ class Builder {
       add_packing({coded(name, slice(all.view, 0, h * (N + V) + N, V), Quant::kQ8)}, true);
       a.w_uv.push_back(out_.packing.back().weight);
     }
+  }
+
+  void packed_kv_heads(AttentionWeights& a, const std::string& name) {
+    const bool coded = options_.quant != Quant::kNone;
+    a.uk_form = coded ? HeadForm::kTransposed : HeadForm::kPlain;
+    for (int64_t h = 0; h < c_.num_attention_heads; ++h) {
+      a.w_uk.push_back(packed(name));
+      a.w_uv.push_back(packed(name));
+    }
+    if (!coded) a.kv_b_proj = packed(name);
   }
 
   MlpWeights mlp(const std::string& p, int64_t inner) {
@@ -176,9 +196,20 @@ class Builder {
     out_.expert_cache = cache_;
   }
 
+  size_t next_packed(const std::string& name) {
+    const std::vector<PackedEntry>& entries = options_.packed->entries();
+    FM_CHECK(num_packed_ < entries.size() && entries[num_packed_].name == name,
+             "{} is not number {} of the packed weights", name, num_packed_);
+    return num_packed_++;
+  }
+
+  Weight packed(const std::string& name) {
+    return options_.packed->weight(ctx_, next_packed(name));
+  }
+
   // Weights for serving are packed at once, so that no more than one is there in two forms; of
   // `converted` ones the first form goes.
-  void add_packing(ModelWeights::Packing p, bool converted) {
+  void add_packing(Packing p, bool converted) {
     if (use_ == WeightUse::kServe) {
       ModelWeights::pack(ctx_, p, false);
       if (converted && p.weight.packed_bytes(ctx_.kernels) > 0) p.weight.forget_raw();
@@ -290,6 +321,7 @@ class Builder {
   std::shared_ptr<ExpertCache> cache_;
   int64_t num_streams_ = 0;
   int64_t done_bytes_ = 0, num_released_ = 0;
+  size_t num_packed_ = 0;
 };
 
 class RandomSource final : public WeightSource {

@@ -8,6 +8,7 @@
 #include "fathom/base/work_progress.h"
 #include "fathom/model/config.h"
 #include "fathom/model/expert_cache.h"
+#include "fathom/model/packed_weights.h"
 #include "fathom/model/stored_weight.h"
 #include "fathom/ops/linear.h"
 #include "fathom/ops/moe.h"
@@ -83,6 +84,8 @@ struct LoadOptions {
   bool drop_page_cache = false;  // what was read leaves the system's page cache too
   Quant quant = Quant::kNone;    // codes for weights that are not coded yet; kServe only
   WorkProgress* progress = nullptr;
+  // Packed forms of this model made with these options, used in place; without a limit of memory.
+  std::shared_ptr<const PackedWeights> packed;
 };
 
 // What coding a weight at load has cost.
@@ -123,10 +126,6 @@ struct ModelWeights {
   std::vector<Param> params;   // trainable ones in file order; empty for kServe
   std::vector<Param> buffers;  // correction biases
 
-  struct Packing {
-    Weight weight;
-    bool forward = true, transposed = false;  // the forms that the forward pass uses
-  };
   std::vector<Packing> packing;  // everything that pack() has to visit
 
   std::vector<QuantLoss> quant_losses;  // of all that was coded; not of streamed experts

@@ -77,6 +77,22 @@ void Weight::pack_at(const Ctx& ctx, std::byte* memory) {
   pack_form(ctx, false);
 }
 
+void Weight::use_packed(const Ctx& ctx, bool transposed, Tensor memory) {
+  FM_CHECK(memory.view.numel() == packed_bytes(ctx.kernels, transposed), "{}: {} bytes", name_,
+           memory.view.numel());
+  View outline = raw_;
+  outline.data = nullptr;
+  ctx.kernels.pack(ctx.exec(), {.raw = outline,
+                                .transposed = transposed,
+                                .dst = memory.view.data,
+                                .out = transposed ? &packs_->transposed : &packs_->forward});
+  (transposed ? packs_->transposed_memory : packs_->forward_memory) = std::move(memory);
+}
+
+const Tensor& Weight::packed_memory(bool transposed) const {
+  return transposed ? packs_->transposed_memory : packs_->forward_memory;
+}
+
 void Weight::forget_raw() {
   FM_CHECK(!value_ && packs_ && (packs_->forward_memory || packs_->transposed_memory),
            "{}: the stored form is all there is", name_);

@@ -39,6 +39,9 @@ class Weight {
   // the kernels need no packed form.
   int64_t packed_bytes(const Kernels& kernels, bool transposed = false) const;
   void pack_at(const Ctx& ctx, std::byte* memory);
+  // A packed form that pack_form() has made of an equal weight, perhaps in an earlier process.
+  void use_packed(const Ctx& ctx, bool transposed, Tensor memory);
+  const Tensor& packed_memory(bool transposed) const;  // empty: not packed so
   // Lets go of the stored form once it is packed: sizes and dtype stay, no number can be read.
   void forget_raw();
   WeightRef ref() const;

@@ -68,6 +68,14 @@ with tempfile.TemporaryDirectory() as root:
     expect(streamed == resident, "with few experts in memory the tokens or log-probs are others")
     run(*numbers, "--memory", "1K", code=1, err="memory: expected at least 102.")
     run(*numbers, "--memory", "many", code=2, err="8G, 512M")
+    copied = os.path.join(root, "packed")
+    shutil.copytree(GOLDEN, copied)
+    expect(run(copied, *numbers[1:], "--packed") == resident, "--packed changes tokens or log-probs")
+    expect(os.path.exists(os.path.join(copied, "packed-none.fmpack")), "--packed stored nothing")
+    expect(run(copied, *numbers[1:]) == resident, "packed weights give other tokens or log-probs")
+    with open(os.path.join(copied, "packed-none.fmpack"), "ab") as file:
+        file.write(b"x")
+    run(copied, *numbers[1:], code=1, err="packed-none.fmpack")
     run(GOLDEN, "--ids", "1,x", code=2, err="expected numbers")
 
     run(*ask, "--thinking", "maybe", code=2, err='expected on, off or raw, found "maybe"')

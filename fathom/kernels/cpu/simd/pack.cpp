@@ -170,7 +170,8 @@ PackedB packed_view(const PackParams& p) {
   FM_CHECK(reinterpret_cast<uintptr_t>(p.dst) % 64 == 0,
            "packed weights at {} are not aligned to 64", p.dst);
   const bool scaled = scale_bytes(p.type, p.n, p.k) > 0;
-  FM_CHECK(!scaled || p.scales != nullptr, "scaled weights [{}, {}] without scales", p.n, p.k);
+  FM_CHECK(!scaled || p.scales != nullptr || p.src == nullptr,
+           "scaled weights [{}, {}] without scales", p.n, p.k);
   auto* base = static_cast<char*>(p.dst);
   PackedB b{.type = p.type, .n = p.n, .k = p.k, .data = base};
   if (scaled) b.scales = base + panel_bytes(p.type, p.n, p.k);
@@ -227,6 +228,7 @@ size_t packed_size_bytes(PackedType type, int64_t n, int64_t k) {
 
 PackedB pack_nt(const PackParams& p, ThreadPool& pool) {
   const PackedB b = packed_view(p);
+  if (p.src == nullptr) return b;
   switch (p.type) {
     case PackedType::kF32:
       pack_all_nt<float>(p, pool);
@@ -253,6 +255,7 @@ PackedB pack_nn(const PackParams& p, ThreadPool& pool) {
            "pack_nn of type {} has no meaning: its scales run along k of W",
            static_cast<int>(p.type));
   const PackedB b = packed_view(p);
+  if (p.src == nullptr) return b;
   if (p.type == PackedType::kF32) {
     pack_all_nn<float>(p, pool);
   } else {
