@@ -159,9 +159,9 @@ Value rope(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& ta
 
 namespace {
 
-// Where y's gradient is the first to reach x, x takes its memory: nobody reads it as y's
-// afterwards.
-bool take_gradient(const Value& y, const Value& x) {
+// Where y's gradient is the first to reach x, x shares its memory until one of its owners adds to
+// it.
+bool share_gradient(const Value& y, const Value& x) {
   const auto whole = [](const Value& v) {
     return v->data == v.node()->data.view.data && v->numel() == v.node()->data.view.numel();
   };
@@ -169,7 +169,7 @@ bool take_gradient(const Value& y, const Value& x) {
   View g = x.node()->data.view;
   g.data = y.grad().data;
   x.node()->grad = Tensor(g, y.node()->grad.owner);
-  x.node()->grad_written = true;
+  x.node()->grad_written = x.node()->grad_shared = true;
   return true;
 }
 
@@ -182,11 +182,11 @@ Value add(Ctx& ctx, const Value& a_TD, const Value& b_TD) {
   ctx.kernels.add(ctx.exec(), {.a = a_TD, .b = b_TD, .y = y_TD});
   if (!ctx.tape) return y_TD;
   ctx.on_backward(y_TD, [k = &ctx.kernels, exec = ctx.exec(), a_TD, b_TD, y_TD] {
-    if (const GradSink db = b_TD.grad_sink(*exec.arena))
-      k->accumulate(exec, {.x = y_TD.grad(), .y = db.view, .add = db.add});
-    if (take_gradient(y_TD, a_TD)) return;
-    if (const GradSink da = a_TD.grad_sink(*exec.arena))
-      k->accumulate(exec, {.x = y_TD.grad(), .y = da.view, .add = da.add});
+    for (const Value& x : {b_TD, a_TD}) {
+      if (share_gradient(y_TD, x)) continue;
+      if (const GradSink dx = x.grad_sink(*exec.arena))
+        k->accumulate(exec, {.x = y_TD.grad(), .y = dx.view, .add = dx.add});
+    }
   });
   return y_TD;
 }

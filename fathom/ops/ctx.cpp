@@ -97,6 +97,13 @@ GradSink Value::grad_sink(Arena& arena) const {
     n.grad = Tensor(v, block);
   }
   const bool add = begin_write(n, view_);
+  if (std::exchange(n.grad_shared, false) && n.grad.owner.use_count() > 1) {
+    View v = n.grad.view;
+    const std::shared_ptr<std::byte> block = arena.allocate(v.size_bytes());
+    v.data = block.get();
+    if (add) copy(n.grad, v);
+    n.grad = Tensor(v, block);
+  }
   return {same_place(view_, n), add};
 }
 

@@ -21,6 +21,7 @@ struct Node {
   Tensor grad;
   bool needs_grad = false;
   bool grad_written = false;  // false: the next writer of the whole gradient uses `=`
+  bool grad_shared = false;   // with another operand of a sum: copied before it is written
   // Until the whole gradient is written: which elements of every run of `period` are.
   struct Columns {
     int64_t begin, end;
