@@ -10,7 +10,7 @@ name=${1:?name of a pipeline: r1_zero, r1, hybrid, v32, speciale, judge or verif
 fathom=${2:-build/fathom}
 run=runs/$name
 tokenizer=$run/tokenizer.json
-[ "$name" != r1 ] && [ "$name" != speciale ] || tokenizer=runs/r1_zero/tokenizer.json
+case $name in r1 | speciale) tokenizer=runs/r1_zero/tokenizer.json ;; esac
 mkdir -p "$run"
 
 corpus() {  # FOLDER, options: chats in runs/NAME/FOLDER
@@ -49,9 +49,10 @@ case $name in
     ;;
   hybrid)
     problems=addition:1-2
-    corpus both --families $problems --chat-records 24000 --thinking-share 0.5 --seed 13
+    corpus both --families addition:1 --chat-records 14000 --thinking-share 0.5 --seed 13
+    corpus long --families addition:2 --chat-records 8000 --thinking-share 1 --seed 14
     tokens 288 100000 "$run/both/sft.jsonl"
-    pack both "$run/both/sft.jsonl"
+    for part in both long; do pack $part "$run/$part/sft.jsonl"; done
     ;;
   speciale)
     problems=mod10:3-5
@@ -70,10 +71,10 @@ case $name in
     ;;
   judge)
     problems=$run/marks/held_out.jsonl
-    "$fathom" data marks --output "$run/marks" --families sort_letters:1-3 --records 14000 --wrong-mark-share 0.05
-    corpus answers --families sort_letters:1-3 --chat-records 8000 --thinking-share 0
+    "$fathom" data marks --output "$run/marks" --family sort_letters:2-3 --records 12000
+    corpus answers --families sort_letters:2-3 --chat-records 24000 --thinking-share 0
     both=$run/marks/marks.jsonl,$run/answers/sft.jsonl
-    tokens 512 2000 "$both"
+    tokens 512 1000 "$both"
     pack base "$both"
     ;;
   verifiers)
@@ -100,7 +101,7 @@ case $name in
   judge)
     judge=$run/models/base
     for model in base judged exact sft; do
-      solve $model --thinking-share 0 --rewards rubric --judge "$judge" --judge-max-tokens 80 | tail -1
+      solve $model --thinking-share 0 --rewards rubric --judge "$judge" --judge-max-tokens 160 | tail -1
     done
     ;;
   verifiers)

@@ -179,7 +179,7 @@ int data_marks(Args args) {
   CommandLine line("data marks",
                    "answers with an exact checker's marks for a judge, and tasks with rubrics");
   options.fields(line.options());
-  line.example("fathom data marks --output marks --families sort_letters:1-3");
+  line.example("fathom data marks --output marks --family sort_letters:1-3");
   if (!line.parse(args)) return kExitOk;
   if (options.output.empty()) throw UsageError("--output: expected a folder, found nothing");
   make_marks(options);

@@ -172,7 +172,11 @@ TEST_CASE("of answers with injected tokens a step counts those that the policy s
   CHECK(p.agreement.exact());
   CHECK(p.agreement.num_tok == sampled);
   CHECK(p.opsm_delta == o.policy.opsm_floor);  // all divergences are 0
-  const PolicyReport report = run_minibatch(f.m.ctx, f.model, p.samples, p.opsm_delta, o, 4096);
+  const std::unique_ptr<Comm> comm = make_single_comm();
+  set_trainable(f.model, "policy");
+  SharedGradient gradient(f.m.ctx, *comm, f.model.weights.params);
+  const PolicyReport report =
+      run_minibatch(f.m.ctx, f.model, p.samples, p.opsm_delta, o, 4096, gradient);
   CHECK(report.num_tok == sampled);
   CHECK(report.max_ratio == 1);
   CHECK(report.min_ratio == 1);

@@ -41,7 +41,7 @@ expect 2 err "--problems: expected families or files" solve somewhere
 expect 1 err "no problem family is called 'mod11'" solve somewhere --problems mod11
 expect 2 err "--runs: expected folders" data from-rollouts
 expect 2 err "--output: expected a folder" data marks
-expect 1 err "expected sort_letters or sort_numbers, found 'mod10'" data marks --output /nonexistent --families mod10
+expect 1 err "expected sort_letters, found 'mod10'" data marks --output /nonexistent --family mod10
 expect 2 err "--output: expected a file" data from-rollouts --runs somewhere
 
 # The instruction set can be lowered, and only to one that exists.

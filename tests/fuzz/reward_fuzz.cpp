@@ -1,11 +1,13 @@
-// Any bytes as a rubric, as a judge's verdict and as an answer: read or refused, never a crash;
-// a wrong or broken answer is never paid, and a verdict that was read names every item once.
+// Any bytes as a rubric, as a judge's verdict, as an analysis of a proof and as an answer: read or
+// refused, never a crash; a wrong or broken answer is never paid, and a verdict that was read names
+// every item once.
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
+#include "fathom/task/reward/proof.h"
 #include "fathom/task/reward/reward.h"
 #include "fathom/task/reward/scripts.h"
 #include "fathom/task/reward/verdict.h"
@@ -55,5 +57,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check_answer(text, start);
   const ScriptCounts counts = count_scripts(text);
   FM_CHECK(counts.num_letters() <= static_cast<int64_t>(size), "{} letters", counts.num_letters());
+  FM_CHECK(counts.name_letters <= counts.letters[static_cast<size_t>(Script::kLatin)],
+           "{} letters of names", counts.name_letters);
+  const double score = analysis_score(text).value_or(0);
+  FM_CHECK(score == 0 || score == 0.5 || score == 1, "score {}", score);
   return 0;
 }

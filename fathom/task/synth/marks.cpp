@@ -14,43 +14,35 @@
 namespace fathom {
 namespace {
 
-using Items = std::vector<std::string>;
+using Letters = std::vector<std::string>;
 
-char separator_of(const Problem& problem) { return problem.family == "sort_numbers" ? ',' : ' '; }
-
-Items split_items(std::string_view text, char separator) {
-  Items items(1);
+Letters split_letters(std::string_view text) {
+  Letters letters(1);
   for (const char c : text) {
-    if (c == separator)
-      items.emplace_back();
+    if (c == ' ')
+      letters.emplace_back();
     else
-      items.back() += c;
+      letters.back() += c;
   }
-  return items;
+  return letters;
 }
 
-std::string join_items(const Items& items, char separator) {
-  return synth::join(items, std::string(1, separator));
-}
-
-bool less(const std::string& a, const std::string& b) {
-  return a.size() != b.size() ? a.size() < b.size() : a < b;
+// Those of "sort d b c", in this order.
+Letters asked_letters(const Problem& problem) {
+  return split_letters(std::string_view(problem.prompt).substr(problem.prompt.find(' ') + 1));
 }
 
 // One that the answer does not have.
-std::string other_item(const Items& items, bool letters, Rng& rng) {
-  std::string item;
+std::string other_letter(const Letters& letters, Rng& rng) {
+  std::string letter;
   do {
-    item =
-        letters
-            ? std::string(1, static_cast<char>('a' + rng.range(0, 25)))
-            : std::to_string(rng.range(items[0].size() > 1 ? 10 : 0, items[0].size() > 1 ? 99 : 9));
-  } while (std::ranges::find(items, item) != items.end());
-  return item;
+    letter = std::string(1, static_cast<char>('a' + rng.range(0, 25)));
+  } while (std::ranges::find(letters, letter) != letters.end());
+  return letter;
 }
 
-void shuffle(Items& items, Rng& rng) {
-  for (size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[rng.below(i)]);
+void shuffle(Letters& letters, Rng& rng) {
+  for (size_t i = letters.size(); i > 1; --i) std::swap(letters[i - 1], letters[rng.below(i)]);
 }
 
 Json chat_message(const char* role, const std::string& content) {
@@ -63,6 +55,13 @@ std::string task_line(const Problem& problem) {
                        {"answer", Json::string(problem.answer)},
                        {"rubric", rubric_to_json(sorting_rubric(problem))}})
       .dump();
+}
+
+void check_family(std::string_view family) {
+  if (family == "sort_letters") return;
+  throw Error(Code::kInvalidArgument,
+              fmt::format("family: expected sort_letters, found '{}'", family),
+              "others have no rubric");
 }
 
 template <class Line>
@@ -80,51 +79,49 @@ void check_mark_options(const MarkOptions& o, const ProblemMix& mix) {
   if (!(o.wrong_mark_share >= 0 && o.wrong_mark_share <= 1))
     throw Error(Code::kInvalidArgument,
                 fmt::format("wrong_mark_share: expected 0 to 1, found {}", o.wrong_mark_share));
-  for (const ProblemMix::Part& part : mix.parts())
-    sorting_rubric({.family = std::string(part.family->name)});
+  for (const ProblemMix::Part& part : mix.parts()) check_family(part.family->name);
 }
 
 }  // namespace
 
 std::vector<RubricItem> sorting_rubric(const Problem& problem) {
-  if (problem.family != "sort_letters" && problem.family != "sort_numbers")
-    throw Error(
-        Code::kInvalidArgument,
-        fmt::format("families: expected sort_letters or sort_numbers, found '{}'", problem.family),
-        "others have no rubric");
-  const char* what = problem.family == "sort_letters" ? "letters" : "numbers";
+  check_family(problem.family);
   using Kind = RubricItem::Kind;
-  return {{"order", fmt::format("The {} ascend.", what), 1, Kind::kMust},
-          {"same", fmt::format("It has the {} of the question, each once.", what), 1, Kind::kMust}};
+  std::vector<RubricItem> rubric = {{"order", "The letters ascend.", 1, Kind::kMust}};
+  const Letters letters = asked_letters(problem);
+  for (const std::string& letter : letters)
+    rubric.push_back({letter, fmt::format("It has {}.", letter), 1, Kind::kMust});
+  rubric.push_back(
+      {"words", std::to_string(letters.size()), 1, Kind::kMust, RubricItem::Check::kMaxWords});
+  return rubric;
 }
 
 std::vector<bool> sorting_marks(const Problem& problem, const std::string& answer) {
-  Items found = split_items(answer, separator_of(problem)),
-        wanted = split_items(problem.answer, separator_of(problem));
-  const bool order = std::ranges::is_sorted(found, less);
-  std::ranges::sort(found, less);
-  return {order, found == wanted};
+  const Letters found = split_letters(answer), wanted = asked_letters(problem);
+  std::vector<bool> marks = {std::ranges::is_sorted(found)};
+  for (const std::string& letter : wanted)
+    marks.push_back(std::ranges::find(found, letter) != found.end());
+  marks.push_back(found.size() <= wanted.size());
+  return marks;
 }
 
 std::string odd_answer(const Problem& problem, Rng& rng) {
-  const char separator = separator_of(problem);
-  Items items = split_items(problem.answer, separator);
-  const auto any = [&] { return rng.below(items.size()); };
-  const bool letters = problem.family == "sort_letters";
-  const auto drop = [&] { items.erase(items.begin() + static_cast<std::ptrdiff_t>(any())); };
+  Letters letters = split_letters(problem.answer);
+  const auto any = [&] { return rng.below(letters.size()); };
+  const auto drop = [&] { letters.erase(letters.begin() + static_cast<std::ptrdiff_t>(any())); };
   switch (rng.below(10)) {
     case 0: {  // two neighbours change places
-      const size_t i = rng.below(items.size() - 1);
-      std::swap(items[i], items[i + 1]);
+      const size_t i = rng.below(letters.size() - 1);
+      std::swap(letters[i], letters[i + 1]);
       break;
     }
     case 1:
-      shuffle(items, rng);
+      shuffle(letters, rng);
       break;
-    case 2:  // another item, where it does not belong or in its place
+    case 2:  // another letter, where it does not belong or in its place
     case 3:
-      items[any()] = other_item(items, letters, rng);
-      if (rng.below(4) > 0) std::ranges::sort(items, less);
+      letters[any()] = other_letter(letters, rng);
+      if (rng.below(4) > 0) std::ranges::sort(letters);
       break;
     case 4:
     case 5:
@@ -133,19 +130,20 @@ std::string odd_answer(const Problem& problem, Rng& rng) {
       break;
     case 6: {  // one twice
       const size_t i = any();
-      items.insert(items.begin() + static_cast<std::ptrdiff_t>(i), items[i]);
+      letters.insert(letters.begin() + static_cast<std::ptrdiff_t>(i), letters[i]);
       break;
     }
     default:
       return problem.answer;
   }
-  if (rng.below(8) == 0) shuffle(items, rng);
-  return join_items(items, separator);
+  if (rng.below(8) == 0) shuffle(letters, rng);
+  return synth::join(letters, " ");
 }
 
 std::string mark_line(const Problem& problem, const std::string& answer, double wrong_mark_share,
                       Rng& rng) {
-  const std::vector<RubricItem> rubric = sorting_rubric(problem);
+  std::vector<RubricItem> rubric = sorting_rubric(problem);
+  rubric.pop_back();  // a rule, which no judge is asked about
   std::vector<bool> marks = sorting_marks(problem, answer);
   const CompletionRequest request = judge_request(problem.prompt, answer, rubric, rng.next());
   Json items = Json::array();
@@ -153,7 +151,9 @@ std::string mark_line(const Problem& problem, const std::string& answer, double 
     if (rng.uniform() < wrong_mark_share) marks[i] = !marks[i];
     items.push(Json::object({{"id", Json::string(rubric[i].id)},
                              {"met", Json::boolean(marks[i])},
-                             {"evidence", Json::string(marks[i] ? answer : "")}}));
+                             {"evidence", Json::string(!marks[i] ? ""
+                                                       : i == 0  ? answer
+                                                                 : rubric[i].id)}}));
   }
   Json chat = Json::array();
   for (const Message& m : request.messages)
@@ -163,7 +163,7 @@ std::string mark_line(const Problem& problem, const std::string& answer, double 
 }
 
 void make_marks(const MarkOptions& options) {
-  const ProblemMix mix(options.families);
+  const ProblemMix mix({options.family});
   check_mark_options(options, mix);
   make_folders(options.output);
   const auto seed = static_cast<uint64_t>(options.seed);

@@ -1,5 +1,6 @@
-// What a judge learns from: answers of all kinds to sorting problems, each with the marks that an
-// exact checker gives to the items of the problem's rubric, some of them wrong on purpose.
+// What a judge learns from: answers of all kinds to problems of sorting letters, each with the
+// marks that an exact checker gives to the items of the problem's own rubric, some of them wrong on
+// purpose.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +17,14 @@ namespace fathom {
 struct MarkOptions {
   std::string output;
   int64_t seed = 1;
-  std::vector<std::string> families = {"sort_letters"};
+  std::string family = "sort_letters";
   int64_t records = 10000, tasks = 2000, held_out_tasks = 500;
   double wrong_mark_share = 0.05;
 
   void fields(OptionSet& o) {
     o.add("output", &output, "folder for marks.jsonl, tasks.jsonl and held_out.jsonl");
     o.add("seed", &seed, "random seed");
-    o.add("families", &families, "sort_letters or sort_numbers, as NAME[:LOW-HIGH][*WEIGHT], ...");
+    o.add("family", &family, "sort_letters[:LOW-HIGH]");
     o.add("records", &records, "marked answers, as chats for fine-tuning");
     o.add("tasks", &tasks, "problems with their rubric, to learn from");
     o.add("held_out_tasks", &held_out_tasks, "the same for evaluation");
@@ -31,12 +32,12 @@ struct MarkOptions {
   }
 };
 
-// Of a sorting problem; an answer is right just when every item is met. Throws Error for other
-// families.
+// That the letters ascend, that each letter of the question is there, and, as a rule, that there
+// are no more: an answer is right just when every item is met. Throws Error for other families.
 std::vector<RubricItem> sorting_rubric(const Problem& problem);
-// Whether the answer meets each item of that rubric.
+// Whether the answer meets each item of that rubric, in its order.
 std::vector<bool> sorting_marks(const Problem& problem, const std::string& answer);
-// An answer of a random kind, about a third of them right: mistakes in order, in items, in both.
+// An answer of a random kind, about a third of them right: mistakes in order, in letters, in both.
 std::string odd_answer(const Problem& problem, Rng& rng);
 
 // A judge's conversation about `answer`, whose verdict has the exact marks, each turned with
