@@ -269,43 +269,39 @@ Chart chart_of(const std::vector<Row>& rows, bool decode) {
               .y_label = "tokens per second",
               .y_scale = Scale::kLog,
               .points = true};
-  for (const Row& r : rows) {  // a peer may be asked for the same depth again for another type
-    if (!decode || r.peer_rate <= 0 || r.type != rows.front().type) continue;
-    const std::string name = fmt::format("peer, {} thread{}", r.threads, r.threads == 1 ? "" : "s");
-    if (chart.lines.empty() || chart.lines.back().name != name)
-      chart.lines.push_back({.name = name});
-    chart.lines.back().x.push_back(static_cast<double>(r.depth));
-    chart.lines.back().y.push_back(r.peer_rate);
-  }
-  for (const Row& r : rows) {
+  const auto add = [&](const std::string& what, const Row& r, double rate) {
     const std::string name =
-        fmt::format("{}, {} thread{}", r.type, r.threads, r.threads == 1 ? "" : "s");
+        fmt::format("{}, {} thread{}", what, r.threads, r.threads == 1 ? "" : "s");
     if (chart.lines.empty() || chart.lines.back().name != name)
       chart.lines.push_back({.name = name});
     chart.lines.back().x.push_back(static_cast<double>(r.depth));
-    chart.lines.back().y.push_back(decode ? r.decode_rate : r.prefill_rate);
-  }
+    chart.lines.back().y.push_back(rate);
+  };
+  for (const Row& r : rows) add(r.type, r, decode ? r.decode_rate : r.prefill_rate);
+  for (const Row& r : rows)  // the peer was asked again for every type
+    if (decode && r.peer_rate > 0 && r.type == rows.front().type) add("peer", r, r.peer_rate);
   return chart;
 }
 
-std::string or_dash(double rate) { return rate > 0 ? fmt::format("{:.1f}", rate) : "-"; }
+std::string rate_text(double rate) {
+  return rate <= 0 ? "-" : fmt::format("{:.{}f}", rate, rate < 100 ? 1 : 0);
+}
 
 std::string page(const std::vector<Row>& rows, const std::string& what) {
   std::vector<std::vector<std::string>> cells;
   for (const Row& r : rows)
     cells.push_back({r.type, fmt::format("{}", r.threads), fmt::format("{}", r.depth),
-                     fmt::format("{:.1f}", r.prefill_rate), fmt::format("{:.1f}", r.best_prefill),
-                     fmt::format("{:.1f}", r.prefill_percent), fmt::format("{:.1f}", r.decode_rate),
-                     fmt::format("{:.1f}", r.best_decode), fmt::format("{:.1f}", r.decode_percent),
-                     or_dash(r.busy_rate), or_dash(r.peer_rate)});
+                     rate_text(r.prefill_rate), rate_text(r.best_prefill),
+                     fmt::format("{:.0f}", r.prefill_percent), rate_text(r.decode_rate),
+                     rate_text(r.best_decode), fmt::format("{:.0f}", r.decode_percent),
+                     rate_text(r.busy_rate), rate_text(r.peer_rate)});
   return html_page(
       "fathom bench infer",
-      fmt::format(
-          "<h1>fathom bench infer</h1>\n<p>{}</p>\n{}\n{}\n{}", html_escape(what),
-          chart_html(chart_of(rows, false)), chart_html(chart_of(rows, true)),
-          table_html({"weights", "threads", "depth", "prefill tok/s", "best", "% of FMA peak",
-                      "decode tok/s", "best", "% of bandwidth", "beside others", "peer"},
-                     cells)));
+      fmt::format("<h1>fathom bench infer</h1>\n<p>{}</p>\n{}\n{}\n{}", html_escape(what),
+                  chart_html(chart_of(rows, false)), chart_html(chart_of(rows, true)),
+                  table_html({"weights", "threads", "depth", "prefill tok/s", "best", "% FMA",
+                              "decode tok/s", "best", "% read", "busy", "peer"},
+                             cells)));
 }
 
 void check_usage(const BenchInferOptions& o) {

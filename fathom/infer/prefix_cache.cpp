@@ -13,6 +13,14 @@ int64_t common_rows(std::span<const int32_t> a, std::span<const int32_t> b) {
   return std::ranges::mismatch(a, b).in1 - a.begin();
 }
 
+// Files take a system call each: only for texts that run, not for those that wait.
+void touch_stored(PrefixStore* store, const auto& path) {
+  if (!store) return;
+  std::vector<PageKey> chain;
+  for (const auto* node : path) chain.push_back(node->key);
+  store->touch(chain);
+}
+
 }  // namespace
 
 bool PrefixCache::Less::operator()(const Tokens& a, const Tokens& b) const {
@@ -54,11 +62,6 @@ std::vector<PrefixCache::Node*> PrefixCache::walk(std::span<const int32_t> token
 void PrefixCache::touch(const std::vector<Node*>& path) {
   for (auto it = path.rbegin(); it != path.rend(); ++it)
     order_.splice(order_.begin(), order_, (*it)->place);
-  if (!store_) return;
-  std::vector<PageKey> chain;
-  for (const Node* node : path)
-    if (!node->key.empty()) chain.push_back(node->key);
-  store_->touch(chain);
 }
 
 std::vector<int32_t> PrefixCache::match(std::span<const int32_t> tokens) {
@@ -160,6 +163,7 @@ void PrefixCache::insert(std::span<const int32_t> tokens, std::span<int32_t> pag
     path.push_back(node);
   }
   touch(path);
+  touch_stored(store_.get(), path);
 }
 
 void PrefixCache::restore(std::span<const int32_t> tokens, std::vector<int32_t>& pages) {
@@ -183,6 +187,7 @@ void PrefixCache::restore(std::span<const int32_t> tokens, std::vector<int32_t>&
     pages.push_back(*page);  // the reference of take_page is the caller's
   }
   touch(path);
+  touch_stored(store_.get(), path);
 }
 
 std::optional<int32_t> PrefixCache::take_page() {

@@ -35,7 +35,6 @@ class KvCache {
   void put(const Ctx& ctx, Kind kind, std::byte* page, int64_t first, const View& rows_MX) const;
   // All memory of a page in the first `num_layers` layers, in a fixed order.
   std::vector<std::span<std::byte>> page_parts(int64_t page_idx, int64_t num_layers) const;
-  int64_t num_layers() const { return num_layers_; }
   // Copies every layer's rows of one page to another (copy on write of a shared prefix).
   void copy_page(int64_t from, int64_t to);
 

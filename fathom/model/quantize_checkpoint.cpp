@@ -92,7 +92,7 @@ class Quantizer {
   std::map<std::string, QuantLoss> losses_;
 };
 
-// All files but weights and config; the folder of a chat encoding too.
+// All files but weights, packed ones too, and config; the folder of a chat encoding as well.
 void copy_other_files(const std::string& from, const std::string& to) {
   make_folders(to);
   for (const std::string& name : list_folder(from)) {
@@ -101,7 +101,9 @@ void copy_other_files(const std::string& from, const std::string& to) {
       if (name == "encoding") copy_other_files(path, to + "/" + name);
       continue;
     }
-    if (name == "config.json" || name.find(".safetensors") != std::string::npos) continue;
+    if (name == "config.json" || name.find(".safetensors") != std::string::npos ||
+        name.ends_with(".fmpack"))
+      continue;
     write_file_atomic(to + "/" + name, read_file(path));
   }
 }
