@@ -42,7 +42,8 @@ using simd::TileTable;
 constexpr int64_t kTaskPanels = 32;
 // Below this many multiply-adds a fork-join costs more than it saves.
 constexpr int64_t kSerialWork = 48 * 1024;
-constexpr int64_t kTasksPerThread = 6;
+// One product of many rows: more pieces read its operands more often.
+constexpr int64_t kTasksPerThread = 6, kTasksOfManyRows = 3;
 constexpr int64_t kRowPad = 16;    // copied rows do not start in the same cache sets
 constexpr int64_t kDecodeK = 256;  // k of bf16 panels decoded at a time
 
@@ -310,7 +311,8 @@ void gemm(const GemmParams& p, ThreadPool& pool) {
   if (p.b.k <= 0) return clear(product);
   const int64_t work = p.m * p.b.n * p.b.k;
   const bool serial = pool.size() == 1 || work <= kSerialWork;
-  const int64_t target = serial ? INT64_MAX : work / (pool.size() * kTasksPerThread);
+  const int64_t tasks = pool.size() * (p.m > t.max_rows ? kTasksOfManyRows : kTasksPerThread);
+  const int64_t target = serial ? INT64_MAX : work / tasks;
   const Cut cut = cut_product(t, p.m, p.b.n, p.b.k, target);
   if (serial) {
     for (int64_t task = 0; task < cut.tasks(); ++task) run_cut(t, product, cut, task);
