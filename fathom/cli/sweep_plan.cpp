@@ -158,7 +158,7 @@ Study study_of(const toml::table& table, const SweepStudy& defaults, const Place
 
 class Planner {
  public:
-  explicit Planner(const std::string& path) : path_(path), place_(path) {
+  explicit Planner(const std::string& path) : place_(path) {
     const toml::table root = parse(path);
     known_keys(root, {"recipe", "learning_rates", "seeds", "set", "study"}, place_);
     set_ = table_of(root, "set", place_);
@@ -232,8 +232,7 @@ class Planner {
         for (const Variant& arm : s.arms) {
           SweepCell cell{
               .study = index, .regime = regime.name, .arm = arm.name, .rate = rate, .seed = seed};
-          cell.key =
-              fmt::format("{}.{}.{}.{:g}.{}", s.head.name, regime.name, arm.name, rate, seed);
+          cell.key = fmt::format("{}.{}.{}.{}.{}", s.head.name, regime.name, arm.name, rate, seed);
           write_recipe(s, {&set_, &s.set, &regime.set, &arm.set}, &cell);
           cells->push_back(std::move(cell));
         }
@@ -260,7 +259,6 @@ class Planner {
     }
   }
 
-  std::string path_;
   Place place_;
   toml::table set_;
   std::vector<Study> studies_;
