@@ -71,8 +71,8 @@ case $name in
     ;;
   judge)
     problems=$run/marks/held_out.jsonl
-    "$fathom" data marks --output "$run/marks" --family sort_letters:2-3 --records 12000
-    corpus answers --families sort_letters:2-3 --chat-records 24000 --thinking-share 0
+    "$fathom" data marks --output "$run/marks" --family sort_letters:2-3 --records 10000
+    corpus answers --families sort_letters:2-3 --chat-records 14000 --thinking-share 0
     both=$run/marks/marks.jsonl,$run/answers/sft.jsonl
     tokens 512 1000 "$both"
     pack base "$both"
@@ -101,7 +101,7 @@ case $name in
   judge)
     judge=$run/models/base
     for model in base judged exact sft; do
-      solve $model --thinking-share 0 --rewards rubric --judge "$judge" --judge-max-tokens 160 | tail -1
+      solve $model --thinking-share 0 --rewards rubric --judge "$judge" --judge-max-tokens 60 | tail -1
     done
     ;;
   verifiers)

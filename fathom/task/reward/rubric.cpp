@@ -70,6 +70,14 @@ std::vector<RubricItem> rubric_from_json(const Json& array) {
   return rubric;
 }
 
+std::vector<RubricItem> judged_items(const std::vector<RubricItem>& rubric) {
+  std::vector<RubricItem> items;
+  std::ranges::copy_if(rubric, std::back_inserter(items), [](const RubricItem& item) {
+    return item.check == RubricItem::Check::kJudge;
+  });
+  return items;
+}
+
 Json rubric_to_json(const std::vector<RubricItem>& rubric) {
   Json array = Json::array();
   for (const RubricItem& item : rubric) {

@@ -25,6 +25,8 @@ struct RubricItem {
 // and check may be absent. Throws Error that names the item: no items, ids twice, unknown names or
 // keys, weights that are not positive.
 std::vector<RubricItem> rubric_from_json(const Json& array);
+// Those that a judge decides, in order.
+std::vector<RubricItem> judged_items(const std::vector<RubricItem>& rubric);
 Json rubric_to_json(const std::vector<RubricItem>& rubric);
 
 }  // namespace fathom

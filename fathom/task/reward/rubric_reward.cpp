@@ -144,10 +144,7 @@ std::vector<RewardValue> rubric(const AnswerGroup& group, const RewardOptions& o
   const size_t n = group.answers.size();
   if (group.rubric.empty())
     return std::vector<RewardValue>(n, {std::nullopt, "the prompt has no rubric"});
-  std::vector<RubricItem> items;
-  std::ranges::copy_if(group.rubric, std::back_inserter(items), [](const RubricItem& item) {
-    return item.check == RubricItem::Check::kJudge;
-  });
+  const std::vector<RubricItem> items = judged_items(group.rubric);
   if (!items.empty() && tools.judge == nullptr)
     return std::vector<RewardValue>(n, {std::nullopt, "no judge"});
   std::vector<Ballot> ballots;

@@ -90,7 +90,7 @@ std::vector<RubricItem> sorting_rubric(const Problem& problem) {
   std::vector<RubricItem> rubric = {{"order", "The letters ascend.", 1, Kind::kMust}};
   const Letters letters = asked_letters(problem);
   for (const std::string& letter : letters)
-    rubric.push_back({letter, fmt::format("It has {}.", letter), 1, Kind::kMust});
+    rubric.push_back({letter, letter, 1, Kind::kMust, RubricItem::Check::kContains});
   rubric.push_back(
       {"words", std::to_string(letters.size()), 1, Kind::kMust, RubricItem::Check::kMaxWords});
   return rubric;
@@ -142,8 +142,7 @@ std::string odd_answer(const Problem& problem, Rng& rng) {
 
 std::string mark_line(const Problem& problem, const std::string& answer, double wrong_mark_share,
                       Rng& rng) {
-  std::vector<RubricItem> rubric = sorting_rubric(problem);
-  rubric.pop_back();  // a rule, which no judge is asked about
+  const std::vector<RubricItem> rubric = judged_items(sorting_rubric(problem));
   std::vector<bool> marks = sorting_marks(problem, answer);
   const CompletionRequest request = judge_request(problem.prompt, answer, rubric, rng.next());
   Json items = Json::array();
@@ -151,9 +150,7 @@ std::string mark_line(const Problem& problem, const std::string& answer, double 
     if (rng.uniform() < wrong_mark_share) marks[i] = !marks[i];
     items.push(Json::object({{"id", Json::string(rubric[i].id)},
                              {"met", Json::boolean(marks[i])},
-                             {"evidence", Json::string(!marks[i] ? ""
-                                                       : i == 0  ? answer
-                                                                 : rubric[i].id)}}));
+                             {"evidence", Json::string(marks[i] ? answer : "")}}));
   }
   Json chat = Json::array();
   for (const Message& m : request.messages)

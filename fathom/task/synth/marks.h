@@ -32,8 +32,9 @@ struct MarkOptions {
   }
 };
 
-// That the letters ascend, that each letter of the question is there, and, as a rule, that there
-// are no more: an answer is right just when every item is met. Throws Error for other families.
+// That the letters ascend, which a judge decides, and by rules that each letter of the question is
+// there and that there are no more: an answer is right just when every item is met. The judge's
+// items come first. Throws Error for other families.
 std::vector<RubricItem> sorting_rubric(const Problem& problem);
 // Whether the answer meets each item of that rubric, in its order.
 std::vector<bool> sorting_marks(const Problem& problem, const std::string& answer);

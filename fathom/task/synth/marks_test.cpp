@@ -45,8 +45,8 @@ TEST_CASE("an answer meets all items just when it is right, and mistakes of ever
 TEST_CASE("a marked answer is a verdict that reads back; noise turns marks") {
   Rng rng(2, "t");
   const Problem p = make_problem("sort_letters", rng, 2);
-  std::vector<RubricItem> rubric = sorting_rubric(p);
-  rubric.pop_back();  // not the judge's
+  const std::vector<RubricItem> rubric = judged_items(sorting_rubric(p));
+  REQUIRE(rubric.size() == 1);
   for (int i = 0; i < 50; ++i) {
     const std::string answer = odd_answer(p, rng);
     const auto verdict = parse_verdict(verdict_of(mark_line(p, answer, 0, rng)), rubric);
