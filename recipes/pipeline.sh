@@ -78,7 +78,7 @@ case $name in
     pack base "$both"
     ;;
   verifiers)
-    corpus code --families python:1-2 --chat-records 20000 --thinking-share 0 --wrong-step-share 0.3
+    corpus code --families python:1 --chat-records 20000 --thinking-share 0 --wrong-step-share 0.3
     corpus math --families fractions:1-2 --chat-records 20000 --thinking-share 1 --seed 2
     both=$run/code/sft.jsonl,$run/math/sft.jsonl
     tokens 640 50 "$both"
@@ -105,7 +105,7 @@ case $name in
     done
     ;;
   verifiers)
-    problems=python:1-2
+    problems=python:1
     for model in base code; do solve $model --thinking-share 0; done
     problems=fractions:1-2
     for model in base math; do solve $model; done
