@@ -45,6 +45,7 @@ struct Row {
   // shared machine medians say more about the others.
   double prefill_percent = 0, decode_percent = 0;
   bool same_bits = false;
+  double batch_rate = 0;   // decode of several sequences, all together; 0: not measured
   double draft_steps = 0;  // of a step with guesses, in steps without; 0: not measured
   double busy_rate = 0;    // decode beside busy processes; 0: not measured
   double peer_rate = 0;    // decode; 0: no peer
@@ -122,7 +123,7 @@ class Bench {
     const double deepest = *std::max_element(o.depths.begin(), o.depths.end());
     cache_ = parse_cache_option(o.cache);
     timer_.emplace(ctx, model_, selection_, cache_, static_cast<int64_t>(deepest),
-                   std::max({o.prefill, kCheckedRows, 2 * o.drafts + 1}));
+                   std::max({o.prefill, kCheckedRows, 2 * o.drafts + 1}), o.sequences);
   }
 
   const ModelConfig& config() const { return model_.config; }
@@ -149,6 +150,9 @@ class Bench {
     r.prefill_percent = 100 * prefill_flops(depth) / r.prefill.best_s / peaks.fma;
     const double read = weight_bytes_ + cache_reads(model_.config, depth + 1, attending(), cache_);
     r.decode_percent = 100 * read / r.decode.best_s / peaks.bandwidth;
+    if (o_.sequences > 1)
+      r.batch_rate = static_cast<double>(o_.sequences) /
+                     timer_->run_sequences(ctx, depth, o_.sequences, o_.seconds).median_s;
     if (o_.drafts > 0)
       r.draft_steps =
           timer_->run_with_drafts(ctx, depth, o_.drafts, o_.seconds).median_s / r.decode.median_s;
@@ -220,6 +224,10 @@ std::string json_line(const Row& r, const BenchInferOptions& o, const Machine& m
   line.set("decode_best_tokens_per_s", Json::number(r.best_decode));
   line.set("decode_percent_of_bandwidth", Json::number(r.decode_percent));
   line.set("decode_spread", Json::number(r.decode.spread));
+  if (r.batch_rate > 0) {
+    line.set("sequences", Json::number(o.sequences));
+    line.set("sequences_decode_tokens_per_s", Json::number(r.batch_rate));
+  }
   if (r.draft_steps > 0) {
     line.set("drafts", Json::number(o.drafts));
     line.set("step_with_drafts_in_steps", Json::number(r.draft_steps));
@@ -252,6 +260,9 @@ void print_row(const Row& r, const BenchInferOptions& o) {
       r.type, r.threads, r.depth, r.prefill_rate, 100 * r.prefill.spread, r.best_prefill,
       r.prefill_percent, r.decode_rate, 100 * r.decode.spread, r.best_decode, r.decode_percent,
       r.same_bits ? "same" : "DIFFERENT");
+  if (r.batch_rate > 0)
+    fmt::print("        {} sequences in a step {:.1f} tok/s in all, {:.1f} times one alone\n",
+               o.sequences, r.batch_rate, r.batch_rate / r.decode_rate);
   if (r.draft_steps > 0) fmt::print("        {}\n", drafts_text(r.draft_steps, o.drafts));
   if (r.busy_rate > 0)
     fmt::print("        beside busy processes {:.1f} tok/s in the mean: {:.0f} % of the quiet\n",
@@ -313,6 +324,7 @@ void check_usage(const BenchInferOptions& o) {
   };
   whole("--threads", o.threads, 1);
   whole("--depths", o.depths, 0);
+  whole("--sequences", {static_cast<double>(o.sequences)}, 1);
   whole("--busy", {static_cast<double>(o.busy)}, 0);
   if (o.depths.empty() || o.types.empty())
     throw UsageError("expected a depth and a type of weights");

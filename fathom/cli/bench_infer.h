@@ -16,7 +16,7 @@ struct BenchInferOptions {
   std::vector<double> threads, depths = {0, 2048, 8192, 32768};
   int64_t prefill = 512;
   double seconds = 0.5;
-  int64_t busy = 0, drafts = 0;
+  int64_t sequences = 1, busy = 0, drafts = 0;
   bool dense = false;
   std::string cache = "f32", json, plot = "bench_infer.html", peer;
 
@@ -27,6 +27,7 @@ struct BenchInferOptions {
     o.add("depths", &depths, "tokens that are in the cache before, comma separated");
     o.add("prefill", &prefill, "tokens of a prompt's piece");
     o.add("seconds", &seconds, "time for each figure");
+    o.add("sequences", &sequences, "decode also so many sequences in each step");
     o.add("busy", &busy, "decode also beside so many processes that keep the processor busy");
     o.add("drafts", &drafts,
           "time also steps with so many guesses of the prediction layer: from which share of right "

@@ -54,10 +54,12 @@ TimedPass time_passes(double seconds, const F& pass) {
 }  // namespace
 
 InferTimer::InferTimer(const Ctx& ctx, const Model& model, KeySelection selection, CacheForm cache,
-                       int64_t max_depth, int64_t max_rows)
+                       int64_t max_depth, int64_t max_rows, int64_t sequences)
     : model_(model),
       selection_(selection),
-      cache_(ctx.arena, model.config, pages_for(max_depth + max_rows), cache) {
+      cache_(ctx.arena, model.config,
+             std::max(pages_for(max_depth + max_rows), sequences * pages_for(max_depth + 1)),
+             cache) {
   const ModelConfig& c = model.config;
   for (int64_t layer = 0; layer < c.num_layers(); ++layer)
     for (const KvCache::Kind kind : {KvCache::Kind::kLatent, KvCache::Kind::kIndex}) {
@@ -74,7 +76,7 @@ InferTimer::InferTimer(const Ctx& ctx, const Model& model, KeySelection selectio
       });
     }
   Rng rng(1, "bench tokens");
-  for (int64_t i = 0; i < max_rows; ++i)
+  for (int64_t i = 0; i < std::max(max_rows, sequences); ++i)
     tokens_.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(c.vocab_size))));
 }
 
@@ -102,6 +104,21 @@ InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t depth, int64_t first
 
 TimedPass InferTimer::run(Ctx& ctx, int64_t depth, int64_t rows, double seconds) {
   return time_passes(seconds, [&] { forward_rows(ctx, depth, 0, rows, false); });
+}
+
+TimedPass InferTimer::run_sequences(Ctx& ctx, int64_t depth, int64_t sequences, double seconds) {
+  return time_passes(seconds, [&] {
+    Step step;
+    step.selection = selection_;
+    step.cache.cache = &cache_;
+    for (int64_t b = 0; b < sequences; ++b) {
+      step.add_sequence({tokens_[static_cast<size_t>(b)]}, depth);
+      step.cache.first_page.push_back(static_cast<int32_t>(step.cache.page.size()));
+      for (int64_t p = 0; p < pages_for(depth + 1); ++p)
+        step.cache.page.push_back(static_cast<int32_t>(step.cache.page.size()));
+    }
+    logits(ctx, model_, forward(ctx, model_, step).hidden_TD);
+  });
 }
 
 TimedPass InferTimer::run_with_drafts(Ctx& ctx, int64_t depth, int64_t drafts, double seconds) {

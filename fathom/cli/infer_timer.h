@@ -19,13 +19,18 @@ struct TimedPass {
 
 class InferTimer {
  public:
-  // Takes the memory of a cache for max_depth + max_rows tokens, in f32 as while serving.
+  // Takes the memory of a cache for max_depth + max_rows tokens, and for max_depth + 1 tokens of
+  // each of `sequences`.
   InferTimer(const Ctx& ctx, const Model& model, KeySelection selection, CacheForm cache,
-             int64_t max_depth, int64_t max_rows);
+             int64_t max_depth, int64_t max_rows, int64_t sequences);
 
   // One pass over `rows` tokens behind `depth` others, with the logits of the last row. Uses the
   // threads of `ctx`.
   TimedPass run(Ctx& ctx, int64_t depth, int64_t rows, double seconds);
+
+  // One pass over a token of each of `sequences` behind `depth` others, with all logits: a step of
+  // continuous batching.
+  TimedPass run_sequences(Ctx& ctx, int64_t depth, int64_t sequences, double seconds);
 
   // A step of speculative decoding: one token and `drafts` guesses verified, with all their logits,
   // then as many new guesses of the prediction layer.

@@ -250,8 +250,8 @@ HWY_INLINE void unpack_halves(const uint8_t* b, uint8_t* to) {
 // One tile of 16 x 16, the first `height` rows of which are written. Two groups are under way at a
 // time: the unit works on one while the vector units scale the other.
 template <bool kQ8>
-void amx_tile(const CodedRows& a, const uint8_t* b, const uint16_t* scales, bool fetch,
-              int64_t height, const TileArgs& to) {
+void amx_tile(const CodedRows& a, const uint8_t* b, const uint16_t* scales, int64_t height,
+              const TileArgs& to) {
   constexpr int64_t kBytes = quant_group_bytes(kQ8 ? PackedType::kQ8 : PackedType::kQ4);
   constexpr int64_t kAhead = 2048;
   const D d;
@@ -266,8 +266,7 @@ void amx_tile(const CodedRows& a, const uint8_t* b, const uint16_t* scales, bool
   for (int i = 0; i < 16; ++i) acc[i][0] = hn::Zero(d);
   const auto multiply = [&](int64_t g) HWY_ATTR {
     const uint8_t* codes = b + g * kBytes;
-    if (fetch)
-      for (int64_t at = 0; at < kBytes; at += 64) hwy::Prefetch(codes + kAhead + at);
+    for (int64_t at = 0; at < kBytes; at += 64) hwy::Prefetch(codes + kAhead + at);
     if constexpr (!kQ8) {
       unpack_halves(codes, bytes);
       codes = bytes;
@@ -322,7 +321,7 @@ void amx_block(const IntBlockArgs& t) {
     for (int64_t q = 0; q * kPanelCols < t.cols; ++q) {
       const int64_t left = t.cols - q * kPanelCols;
       float* out = t.out + i * t.ld_out + q * kPanelCols;
-      amx_tile<kQ8>(a, t.b + q * panel, t.scales + q * groups * kPanelCols, i == 0,
+      amx_tile<kQ8>(a, t.b + q * panel, t.scales + q * groups * kPanelCols,
                     t.m - i < kBlockRows ? t.m - i : kBlockRows,
                     {.c_old = t.add ? out : nullptr,
                      .out = out,
