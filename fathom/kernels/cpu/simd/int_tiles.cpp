@@ -343,7 +343,6 @@ HWY_INLINE void code_group(const float* x, int64_t size, int32_t offset, int8_t*
   }
   const D d;
   const DI di;
-  const hn::Rebind<int16_t, D> d16;
   const hn::Rebind<int8_t, D> d8;
   VI top = hn::Zero(di);  // as integers, sizes order like numbers and NaN is above all
   for (int i = 0; i < kQuantGroup; i += kLanes)
@@ -364,7 +363,7 @@ HWY_INLINE void code_group(const float* x, int64_t size, int32_t offset, int8_t*
   for (int i = 0; i < kQuantGroup; i += kLanes) {
     const VI code = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
     sum = hn::Add(sum, code);
-    hn::StoreU(hn::DemoteTo(d8, hn::DemoteTo(d16, code)), d8, codes + i);
+    hn::StoreU(hn::DemoteTo(d8, code), d8, codes + i);
   }
   *shift = -offset * hn::GetLane(hn::SumOfLanes(di, sum));
 }

@@ -64,7 +64,7 @@ struct IntBlockArgs {
 };
 using IntBlockFn = void (*)(const IntBlockArgs&);
 inline constexpr int64_t kBlockRows = 16;
-inline constexpr int64_t kLeastBlockRows = 7;  // fewer are cheaper in tiles
+inline constexpr int64_t kLeastBlockRows = 11;  // fewer are cheaper in tiles
 
 inline constexpr int kMaxIntRows = 6, kMaxIntPanels = 4;
 
