@@ -8,6 +8,7 @@
 #include "fathom/base/options.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/bench_attention.h"
+#include "fathom/cli/bench_exactness.h"
 #include "fathom/cli/bench_infer.h"
 #include "fathom/cli/bench_kernel.h"
 #include "fathom/cli/bench_sandbox.h"
@@ -23,6 +24,15 @@ int bench_attention_command(Args args) {
   options.fields(line.options());
   if (!line.parse(args)) return kExitOk;
   return run_bench_attention(options);
+}
+
+int bench_exactness_command(Args args) {
+  BenchExactnessOptions options;
+  CommandLine line("bench exactness", "what it costs that bits depend on a row alone");
+  options.fields(line.options());
+  line.example("fathom bench exactness --filter token --depth 8192");
+  if (!line.parse(args)) return kExitOk;
+  return run_bench_exactness(options);
 }
 
 int bench_infer_command(Args args) {
@@ -78,6 +88,7 @@ int bench_tokenizer_command(Args args) {
 constexpr Command kBenches[] = {
     {"attention", "cost of a token against its position, dense and sparse",
      bench_attention_command},
+    {"exactness", "what it costs that bits depend on a row alone", bench_exactness_command},
     {"infer", "tokens per second of a whole model, prefill and decode", bench_infer_command},
     {"kernel", "every kernel against FMA peak or read bandwidth", bench_kernel_command},
     {"sandbox", "time to run programs in the sandbox, and to compile them", bench_sandbox_command},

@@ -81,9 +81,10 @@ int cmd_train(Args args) {
   const std::unique_ptr<Comm> comm = open_comm(options.rank_timeout);
   try {
     train(options, recipe, *comm);
-  } catch (...) {
-    if (comm->size() > 1) comm->abandon(report_error());
-    throw;
+  } catch (const std::exception&) {
+    const int code = report_error();
+    comm->abandon(code);  // the other ranks wait for this one
+    return code;
   }
   return kExitOk;
 }

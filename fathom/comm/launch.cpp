@@ -31,7 +31,8 @@ const MpiApi* load_mpi() {
     throw Error(Code::kUnavailable,
                 fmt::format("a launcher started several processes, but MPI cannot be loaded: {}",
                             why ? why : path),
-                "build fathom where an MPI library is installed (Debian: libopenmpi-dev)");
+                "build fathom where an MPI library is installed (Debian: libopenmpi-dev), or "
+                "unset PMIX_RANK and PMI_RANK");
   }
   return reinterpret_cast<const MpiApi* (*)()>(table)();
 }

@@ -31,6 +31,10 @@ expect 0 out "instructions" doctor
 expect 2 err "expected no further argument, found \"more\"" doctor more
 expect 0 out "FATHOM_THREADS" doctor
 expect 0 out "sandbox" doctor
+expect 0 out "--depth" bench exactness --help
+expect 2 err "zzz" bench exactness --zzz 1
+expect 1 err "no row matches" bench exactness --filter zzz
+expect 0 out "f32 M=1 N=512 K=512 " bench exactness --filter "f32 M=1 N=512" --seconds 0.01
 expect 0 out "--rounds" bench sandbox --help
 expect 2 err "expected at least one round" bench sandbox --rounds 0
 
