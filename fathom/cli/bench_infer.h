@@ -32,7 +32,7 @@ struct BenchInferOptions {
     o.add("drafts", &drafts,
           "time also steps with so many guesses of the prediction layer: from which share of right "
           "ones they pay");
-    o.add("cache", &cache, "numbers of the key cache: f32, bf16 or fp8");
+    o.add("cache", &cache, "key cache: f32, bf16, fp8 or int8");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add("peer", &peer,
           "command that prints \"tokens/s median N\" of decoding, run for each row; {threads} and "

@@ -99,7 +99,8 @@ CacheForm parse_cache_option(const std::string& text) {
 void ServeOptions::fields(OptionSet& o) {
   o.add("quant", &quant,
         "q8 or q4: weights in integer codes with a scale for each 64, made at load");
-  o.add("cache", &cache, "numbers of the key cache: f32, bf16 or fp8 (e4m3 with scales)");
+  o.add("cache", &cache,
+        "key cache: f32, bf16, fp8 (e4m3 with scales) or int8 (bf16, the indexer's in codes)");
   o.add("memory", &memory,
         "limit for weights and key cache, like 8G: experts that do not fit are read when needed");
   o.add("uncached", &uncached, "keep what is read out of the system's page cache as well");

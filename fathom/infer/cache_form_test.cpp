@@ -1,4 +1,5 @@
-// Key caches in bf16 and FP8: their layouts, and that what they hold is what the FP8 path computes.
+// Key caches in bf16, FP8 and integer codes: their layouts, and that what they hold is what the FP8
+// path computes.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -70,12 +71,33 @@ TEST_CASE("the FP8 cache keeps the latents and index keys of the simulated FP8 p
   }
 }
 
+TEST_CASE("a finished text has equal bits in one pass and token by token, whatever the cache") {
+  for (const char* name : {"v32-tiny", "v32-tiny-fp8"}) {
+    CAPTURE(name);
+    Machine m(2);
+    const Model model = load_model(m.ctx, std::string("tests/golden/") + name, WeightUse::kServe);
+    const auto text = testing::random_tokens(model.config, 150, 3);
+    const auto plain = logits_of(m, model, text, Numerics::kExact, nullptr, 150);
+    for (const CacheForm form :
+         {CacheForm::kF32, CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8}) {
+      CAPTURE(cache_form_name(form));
+      KvCache whole(m.arena, model.config, 3, form);
+      const auto want = logits_of(m, model, text, Numerics::kExact, &whole, 150);
+      for (const int64_t piece : {70, 1}) {
+        KvCache cache(m.arena, model.config, 3, form);
+        CHECK(Outcome::same_bits(logits_of(m, model, text, Numerics::kExact, &cache, piece), want));
+      }
+      CHECK(Outcome::same_bits(plain, want) == (form == CacheForm::kF32));
+    }
+  }
+}
+
 TEST_CASE("the vector kernels read a coded cache as the reference does") {
   Machine m(2);
   const Model model = load_model(m.ctx, "tests/golden/v32-tiny", WeightUse::kServe);
   const auto text = testing::random_tokens(model.config, 100, 5);
   const Ctx slow_ctx{.kernels = cpu_ref(), .pool = m.pool, .arena = m.arena};
-  for (const CacheForm form : {CacheForm::kBF16, CacheForm::kFp8}) {
+  for (const CacheForm form : {CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8}) {
     CAPTURE(cache_form_name(form));
     KvCache fast(m.arena, model.config, 3, form), slow(m.arena, model.config, 3, form);
     const Model again = load_model(slow_ctx, "tests/golden/v32-tiny", WeightUse::kServe);
@@ -97,13 +119,14 @@ TEST_CASE("rows of V3.2's caches take 656 and 132 bytes, and every form answers 
   const ModelConfig v32 = read_config("tests/configs/deepseek-v3.2.json");
   CHECK(latent_bytes(v32, CacheForm::kFp8) == 656);
   CHECK(index_bytes(v32, CacheForm::kFp8) == 132);
+  CHECK(index_bytes(v32, CacheForm::kInt8) == 132);
   Machine m(2);
   const ModelConfig config = testing::family_config("v32-tiny");
   const Model model = testing::make_model(m, config);
   const KvCache cache(m.arena, config, 2, CacheForm::kFp8);
   CHECK(cache.bytes_per_token() == cache_bytes_per_token(config, CacheForm::kFp8));
   // Rows alone, in a batch and from a shared prefix: equal bits whatever the form.
-  for (const CacheForm form : {CacheForm::kBF16, CacheForm::kFp8}) {
+  for (const CacheForm form : {CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8}) {
     const std::vector<Request> requests = testing::mixed_requests(config, 4);
     std::vector<Outcome> alone;
     for (const Request& r : requests) {

@@ -275,12 +275,13 @@ struct QueryRows {
 };
 // Keys of sequence b at position p: page[first_page[b] + p / 64] + (p % 64) * stride, in elements
 // of dtype. A row of dtype e4m3 holds `coded` numbers in e4m3, at the next multiple of 4 an f32
-// scale for each 128 of them, then the other numbers in bf16.
+// scale for each 128 of them, then the other numbers in bf16. A page of dtype i8 holds 64 index
+// keys as index_code writes them.
 struct KeyPages {
   const void* const* page = nullptr;
   const int32_t* first_page = nullptr;  // [num_seq]
   int64_t stride = 0;
-  DType dtype = DType::kF32;  // f32, f64, bf16 or e4m3
+  DType dtype = DType::kF32;  // f32, f64, bf16 or e4m3; i8 of the indexer only
   int64_t coded = 0;          // e4m3 only
 };
 constexpr int64_t coded_scales_at(int64_t coded) { return (coded + 3) / 4 * 4; }
@@ -349,6 +350,10 @@ struct AttentionMhaBwd {
 // Row t keeps the min(K, t's keys) largest: larger score, then smaller position; -0 equals +0; NaN
 // and -inf come last and are kept only when nothing else is left. Never materialises T x S scores
 // at long context.
+//
+// Keys of dtype i8: k[s] = a[s] * code, and q[t,j] is coded by the same rule with its scale b[t,j];
+// then I[t,s] = a[s] * sum_j (w[t,j] * (b[t,j] / I)) max(code . code, 0), or without / I where the
+// rule does not rotate. The dot products are exact.
 struct IndexSelect {
   View q;  // [T,J,I] strided
   View w;  // [T,J], scale factors included
@@ -356,6 +361,17 @@ struct IndexSelect {
   KeyPages keys;  // rows of I
   View sel;       // [T,K] i32 ascending, padded with -1
 };
+// Writes rows of keys in codes, first .. first + M - 1 of a page: a row is rotated by a Hadamard
+// matrix (without 1 / sqrt(I); rows whose length is no power of two stay as they are), scale = its
+// largest size / 127, codes = row * (127 / largest size) to the nearest integer, ties to even. A
+// row below 1e-30 has scale and codes 0, one that is not finite has scale NaN. The page: codes +
+// 128 as u8 [4][ceil(I/4)][16][4] (16 keys side by side, 4 numbers of each), then 64 scales f32.
+struct IndexCode {
+  View x;      // [M,I] strided rows
+  void* page;  // 64-byte aligned
+  int64_t first = 0;
+};
+constexpr int64_t index_code_bytes(int64_t I) { return (I + 3) / 4 * 4 + 4; }  // of a key
 // The scores themselves, for tests and dumps: cells after the own position are set to 0.
 struct IndexScores {
   View q, w;
@@ -466,6 +482,7 @@ struct Kernels {
   void (*attention_mha)(const Exec&, const AttentionMha&);
   void (*attention_mha_bwd)(const Exec&, const AttentionMhaBwd&);
   void (*index_select)(const Exec&, const IndexSelect&);
+  void (*index_code)(const Exec&, const IndexCode&);
   void (*index_scores)(const Exec&, const IndexScores&);
   void (*index_kl)(const Exec&, const IndexKl&);
   void (*act_quant)(const Exec&, const ActQuant&);

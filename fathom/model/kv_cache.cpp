@@ -40,6 +40,8 @@ PageTable KvCache::table(Kind kind) const {
     return {.stride = row_bytes(kind),
             .dtype = DType::kE4M3,
             .coded = kind == Kind::kLatent ? coded_latent_ : index_width_};
+  if (form_ == CacheForm::kInt8 && kind == Kind::kIndex)
+    return {.stride = row_bytes(kind), .dtype = DType::kI8};
   return {.stride = width(kind), .dtype = form_ == CacheForm::kF32 ? DType::kF32 : DType::kBF16};
 }
 
@@ -48,6 +50,8 @@ void KvCache::put(const Ctx& ctx, Kind kind, std::byte* page, int64_t first,
   const int64_t M = rows_MX.dim[0], bytes = row_bytes(kind);
   std::byte* to = page + first * bytes;
   const PageTable form = table(kind);
+  if (form.dtype == DType::kI8)
+    return ctx.kernels.index_code(ctx.exec(), {.x = rows_MX, .page = page, .first = first});
   if (form_ != CacheForm::kFp8)
     return convert(rows_MX, make_view(to, form.dtype, {M, form.stride}));
   const auto column = [&](int64_t at, DType dtype, int64_t columns) {

@@ -19,11 +19,11 @@ class KvCache {
   // Takes its memory now: num_pages pages for every layer, multi-token prediction layers included.
   // kF32 keeps the bits of the keys; kBF16 rounds them; kFp8 codes latents and index keys with
   // powers of two as scales, which keeps what Numerics::kFp8Cache makes of them, and rounds the
-  // rotary key to bf16.
+  // rotary key to bf16; kInt8 rounds latents to bf16 and codes index keys.
   KvCache(Arena& arena, const ModelConfig& config, int64_t num_pages, CacheForm form);
 
   enum class Kind : uint8_t { kLatent, kIndex };
-  // Address of a page; one row per token.
+  // Address of a page: one row per token, but index keys of kInt8 (IndexCode of kernels.h).
   std::byte* page(Kind kind, int64_t layer, int64_t page_idx) const;
   int64_t width(Kind kind) const { return kind == Kind::kLatent ? latent_width_ : index_width_; }
   int64_t num_pages() const { return num_pages_; }

@@ -33,13 +33,15 @@ double index_pair_flops(const ModelConfig& c) {
 }  // namespace
 
 const char* cache_form_name(CacheForm form) {
-  return form == CacheForm::kF32 ? "f32" : form == CacheForm::kBF16 ? "bf16" : "fp8";
+  constexpr const char* kNames[] = {"f32", "bf16", "fp8", "int8"};
+  return kNames[static_cast<size_t>(form)];
 }
 
 CacheForm parse_cache_form(std::string_view name) {
-  for (const CacheForm f : {CacheForm::kF32, CacheForm::kBF16, CacheForm::kFp8})
+  for (const CacheForm f : {CacheForm::kF32, CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8})
     if (name == cache_form_name(f)) return f;
-  throw Error(Code::kInvalidArgument, fmt::format("expected f32, bf16 or fp8, found \"{}\"", name));
+  throw Error(Code::kInvalidArgument,
+              fmt::format("expected f32, bf16, fp8 or int8, found \"{}\"", name));
 }
 
 int64_t latent_bytes(const ModelConfig& c, CacheForm form) {
@@ -49,6 +51,7 @@ int64_t latent_bytes(const ModelConfig& c, CacheForm form) {
 
 int64_t index_bytes(const ModelConfig& c, CacheForm form) {
   if (!c.has_dsa()) return 0;
+  if (form == CacheForm::kInt8) return index_code_bytes(c.index_head_dim);
   if (form != CacheForm::kFp8) return plain_bytes(form) * c.index_head_dim;
   return coded_row_bytes(c.index_head_dim, 0);
 }

@@ -11,8 +11,10 @@ namespace fathom {
 
 // kFp8: the published layout, e4m3 latents with an f32 scale for each 128 and a bf16 rotary key;
 // the indexer's keys e4m3 with an f32 scale for each 128. For V3.2 that is 656 and 132 bytes.
-enum class CacheForm : uint8_t { kF32, kBF16, kFp8 };
-const char* cache_form_name(CacheForm form);        // "f32", "bf16", "fp8"
+// kInt8: latents as kBF16, the indexer's keys in integer codes (IndexCode of kernels.h): 1,152 and
+// 132 bytes.
+enum class CacheForm : uint8_t { kF32, kBF16, kFp8, kInt8 };
+const char* cache_form_name(CacheForm form);        // "f32", "bf16", "fp8", "int8"
 CacheForm parse_cache_form(std::string_view name);  // throws Error
 
 // Bytes of one token in one layer.

@@ -159,6 +159,7 @@ def bench(root, folders):
     run("bench", "infer", folders["fp8"], *one, "--busy", "1", out="beside busy processes")
     run("bench", "infer", folders["fp8"], *one, "--peer", "echo nothing", code=1, err="--peer")
     run("bench", "infer", folders["q4"], *quick, "--cache", "fp8", "--types", "f32", out="cache fp8")
+    run("bench", "infer", folders["q4"], *quick, "--cache", "int8", "--types", "f32", out="cache int8")
     run("generate", folders["bf16"], "--ids", "5", "--cache", "bf16", "--max-tokens", "3")
     run("generate", folders["bf16"], "--ids", "5", "--cache", "f8", code=2, err="--cache")
     run("bench", "infer", folders["fp8"], *one, "--sequences", "0", code=2, err="--sequences")

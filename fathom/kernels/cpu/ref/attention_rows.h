@@ -66,6 +66,15 @@ inline double key_element(const KeyPages& keys, int64_t seq, int64_t pos, int64_
   return 0;
 }
 
+// Codes of an index key or query (IndexCode of kernels.h): x [I] is rotated in place; returns the
+// scale.
+float code_index_row(float* x, int64_t I, int8_t* codes);
+// Where the four codes of the page's key `row` from number i on stand; i a multiple of 4.
+inline int64_t index_code_at(int64_t I, int64_t row, int64_t i) {
+  return ((row / 16 * ((I + 3) / 4) + i / 4) * 16 + row % 16) * 4;
+}
+inline int64_t index_scales_at(int64_t I) { return kPageTokens * ((I + 3) / 4 * 4); }
+
 template <class R>
 R* at(const View& v, int64_t a) {
   return v.as<R>() + a * v.stride[0];

@@ -1,4 +1,5 @@
 // Reference lightning indexer: scores, the token selector, and the loss that trains it.
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -22,12 +23,89 @@ std::vector<int32_t> best_scored(const std::vector<double>& scores, int64_t topk
   return order;
 }
 
+float code_index_row(float* x, int64_t I, int8_t* codes) {
+  if (std::has_single_bit(static_cast<uint64_t>(I)))
+    for (int64_t step = 1; step < I; step *= 2)
+      for (int64_t i = 0; i < I; ++i) {
+        if (i & step) continue;
+        const float p = x[i], q = x[i + step];
+        x[i] = p + q;
+        x[i + step] = p - q;
+      }
+  float most = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < I; ++i) {
+    most = std::max(most, std::abs(x[i]));
+    finite &= std::isfinite(x[i]);
+  }
+  if (!finite || most < 1e-30f) {
+    std::fill_n(codes, I, int8_t{0});
+    return finite ? 0 : std::numeric_limits<float>::quiet_NaN();
+  }
+  const float inverse = 127.0f / most;
+  for (int64_t i = 0; i < I; ++i) codes[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+  return most / 127.0f;
+}
+
+void index_code(const Exec&, const IndexCode& a) {
+  const int64_t I = a.x.dim[1];
+  auto* page = static_cast<uint8_t*>(a.page);
+  std::vector<float> row(static_cast<size_t>(I));
+  std::vector<int8_t> codes(static_cast<size_t>(I + 3), 0);
+  for (int64_t m = 0; m < a.x.dim[0]; ++m) {
+    by_real(a.x.dtype, [&]<class Real>(Real) {
+      const Real* x = at<Real>(a.x, m);
+      for (int64_t i = 0; i < I; ++i) row[static_cast<size_t>(i)] = static_cast<float>(x[i]);
+    });
+    const float scale = code_index_row(row.data(), I, codes.data());
+    for (int64_t i = 0; i < (I + 3) / 4 * 4; ++i)
+      page[index_code_at(I, a.first + m, i / 4 * 4) + i % 4] =
+          static_cast<uint8_t>(codes[static_cast<size_t>(i)] + 128);
+    std::memcpy(page + index_scales_at(I) + (a.first + m) * 4, &scale, sizeof scale);
+  }
+}
+
 namespace {
+
+// The same of keys in codes.
+template <class Real>
+std::vector<double> score_coded_row(const View& q, const View& w, const KeyPages& keys, int64_t t,
+                                    RowPlace place) {
+  const int64_t J = q.dim[1], I = q.dim[2];
+  const bool rotated = std::has_single_bit(static_cast<uint64_t>(I));
+  std::vector<float> row(static_cast<size_t>(I)), factor(static_cast<size_t>(J));
+  std::vector<int8_t> codes(static_cast<size_t>(J * I));
+  for (int64_t j = 0; j < J; ++j) {
+    const Real* x = at<Real>(q, t, j);
+    for (int64_t i = 0; i < I; ++i) row[static_cast<size_t>(i)] = static_cast<float>(x[i]);
+    const float scale = code_index_row(row.data(), I, codes.data() + j * I);
+    const float share = rotated ? scale * (1 / static_cast<float>(I)) : scale;
+    factor[static_cast<size_t>(j)] = static_cast<float>(at<Real>(w, t)[j]) * share;
+  }
+  std::vector<double> scores(static_cast<size_t>(place.pos + 1));
+  for (int64_t s = 0; s <= place.pos; ++s) {
+    const auto* page =
+        static_cast<const uint8_t*>(keys.page[keys.first_page[place.seq] + s / kPageTokens]);
+    double sum = 0;
+    for (int64_t j = 0; j < J; ++j) {
+      int32_t dot = 0;
+      for (int64_t i = 0; i < I; ++i)
+        dot += codes[static_cast<size_t>(j * I + i)] *
+               (page[index_code_at(I, s % kPageTokens, i / 4 * 4) + i % 4] - 128);
+      sum += static_cast<double>(factor[static_cast<size_t>(j)]) * std::max(dot, 0);
+    }
+    float scale = 0;
+    std::memcpy(&scale, page + index_scales_at(I) + s % kPageTokens * 4, sizeof scale);
+    scores[static_cast<size_t>(s)] = static_cast<double>(scale) * sum;
+  }
+  return scores;
+}
 
 // I[t, 0 .. pos]
 template <class Real>
 std::vector<double> score_row(const View& q, const View& w, const KeyPages& keys, int64_t t,
                               RowPlace place) {
+  if (keys.dtype == DType::kI8) return score_coded_row<Real>(q, w, keys, t, place);
   const int64_t J = q.dim[1], I = q.dim[2];
   std::vector<double> scores(static_cast<size_t>(place.pos + 1)), key(static_cast<size_t>(I));
   for (int64_t s = 0; s <= place.pos; ++s) {

@@ -4,10 +4,13 @@
 // dot product and one over the heads, so the choice depends on the row and its keys alone.
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <limits>
 
+#include "fathom/kernels/cpu/ref/attention_rows.h"
 #include "fathom/kernels/cpu/ref/ref.h"
 #include "fathom/kernels/cpu/simd/attention_tile.h"
+#include "fathom/kernels/cpu/simd/index_codes.h"
 #include "fathom/kernels/cpu/simd/simd.h"
 
 namespace fathom::simd {
@@ -77,7 +80,13 @@ struct Candidates {
 class Scorer {
  public:
   Scorer(const View& q, const View& w, const KeyPages& keys)
-      : q_(q), w_(w), keys_(keys), tiles_(tile_table()), vec_(attention_vec()) {
+      : q_(q),
+        w_(w),
+        keys_(keys),
+        tiles_(tile_table()),
+        vec_(attention_vec()),
+        codes_(index_codes()),
+        coded_(keys.dtype == DType::kI8) {
     J_ = q.dim[1], I_ = q.dim[2];
   }
   struct Work {
@@ -85,18 +94,33 @@ class Scorer {
     uint64_t* mask;
     KeyBlock block;
     FewRows few;
+    CodedQueries coded;  // in place of the others but dots, when keys are
   };
   int64_t tile_tokens() const {
     return static_cast<int64_t>(
         std::bit_floor(static_cast<uint64_t>(std::clamp<int64_t>(kTileRows / J_, 1, kBlock))));
   }
   int64_t scratch_bytes(int64_t tokens) const {
+    if (coded_)
+      return Scratch::bytes<float>(round_up(I_, 16)) + Scratch::bytes<float>(tokens * kBlock) +
+             Scratch::bytes<std::byte>((tokens * J_ + 16) * codes_.query_bytes(I_)) +
+             2 * Scratch::bytes<float>(tokens * J_);
     return Scratch::bytes<float>(tokens * J_ * I_) + Scratch::bytes<float>(tokens * J_ * kBlock) +
            Scratch::bytes<uint64_t>(tokens * J_) + KeyBlock::scratch_bytes(I_) +
            FewRows::scratch_bytes(J_, I_);
   }
   Work layout(Scratch* s, int64_t tokens) const {
     Work w{};
+    if (coded_) {
+      w.q = s->take<float>(round_up(I_, 16));
+      w.dots = s->take<float>(tokens * kBlock);
+      w.coded = {.codes = s->take<std::byte>((tokens * J_ + 16) * codes_.query_bytes(I_)),
+                 .shift = s->take<int32_t>(tokens * J_),
+                 .weight = s->take<float>(tokens * J_),
+                 .J = J_,
+                 .I = I_};
+      return w;
+    }
     w.q = s->take<float>(tokens * J_ * I_);
     w.dots = s->take<float>(tokens * J_ * kBlock);
     w.mask = s->take<uint64_t>(tokens * J_);
@@ -106,13 +130,18 @@ class Scorer {
   }
   void load_queries(const QueryTile& tile, Work* w) const {
     for (int64_t i = 0; i < tile.count; ++i)
-      for (int64_t j = 0; j < J_; ++j)
-        std::copy_n(row_ptr(q_, tile.first + i, j), I_, w->q + (i * J_ + j) * I_);
+      for (int64_t j = 0; j < J_; ++j) {
+        const float* row = row_ptr(q_, tile.first + i, j);
+        std::copy_n(row, I_, w->q + (coded_ ? 0 : (i * J_ + j) * I_));
+        if (coded_) codes_.code_query(w->q, row_ptr(w_, tile.first + i)[j], i * J_ + j, w->coded);
+      }
+    if (coded_) return;
     if (tile.count == 1) w->few.set_queries(tiles_, w->q, J_, I_);
   }
   // f(i, scores[64], n) for every token i of the tile that sees keys of the block at `from`.
   template <class F>
   void score(const QueryTile& tile, int64_t from, Work* w, F f) const {
+    if (coded_) return score_codes(tile, from, w, f);
     const int64_t keys = tile.pos + tile.count, n = std::min(kBlock, keys - from);
     load_block(tile.seq, from, n, tile.count == 1, &w->block);
     const int64_t skipped = std::max<int64_t>(0, from - tile.pos), begin = skipped * J_;
@@ -132,15 +161,31 @@ class Scorer {
   }
 
  private:
+  const void* page(int64_t seq, int64_t from) const {
+    return keys_.page[keys_.first_page[seq] + from / kPageTokens];
+  }
+
+  template <class F>
+  void score_codes(const QueryTile& tile, int64_t from, Work* w, F f) const {
+    const int64_t skipped = std::max<int64_t>(0, from - tile.pos);
+    const uint8_t* next = nullptr;  // few tokens wait for memory
+    if (tile.count == 1 && from + kBlock <= tile.pos)
+      next = static_cast<const uint8_t*>(page(tile.seq, from + kBlock));
+    codes_.score(w->coded, skipped, tile.count, static_cast<const uint8_t*>(page(tile.seq, from)),
+                 next, w->dots);
+    for (int64_t i = skipped; i < tile.count; ++i)
+      f(i, w->dots + (i - skipped) * kBlock, std::min(kBlock, tile.pos + i + 1 - from));
+  }
+
   void load_block(int64_t seq, int64_t from, int64_t n, bool few, KeyBlock* block) const {
-    const void* page = keys_.page[keys_.first_page[seq] + from / kPageTokens];
+    const void* first = page(seq, from);
     if (keys_.dtype == DType::kF32 && few)
-      return block->use(static_cast<const float*>(page), keys_.stride);
+      return block->use(static_cast<const float*>(first), keys_.stride);
     if (keys_.dtype == DType::kF32)
-      return block->pack(tiles_, static_cast<const float*>(page), keys_.stride, n, true);
+      return block->pack(tiles_, static_cast<const float*>(first), keys_.stride, n, true);
     const int64_t stride = keys_.stride * dtype_bytes(keys_.dtype);
     const void* key[kBlock];
-    for (int64_t r = 0; r < n; ++r) key[r] = static_cast<const char*>(page) + r * stride;
+    for (int64_t r = 0; r < n; ++r) key[r] = static_cast<const char*>(first) + r * stride;
     if (keys_.dtype == DType::kE4M3)
       vec_.gather_e4m3(key, n, I_, keys_.coded, block->copy, block->copy_ld());
     else
@@ -155,6 +200,8 @@ class Scorer {
   const KeyPages& keys_;
   const TileTable& tiles_;
   const AttentionVec& vec_;
+  const IndexCodes& codes_;
+  bool coded_;
   int64_t J_, I_;
 };
 
@@ -279,6 +326,25 @@ bool takes(const View& q, const KeyPages& keys) {
 void index_select(const Exec& exec, const IndexSelect& a) {
   if (!takes(a.q, a.keys)) return ref::index_select(exec, a);
   Selector(exec, a).run();
+}
+
+void index_code(const Exec& exec, const IndexCode& a) {
+  if (a.x.dtype != DType::kF32) return ref::index_code(exec, a);
+  const IndexCodes& codes = index_codes();
+  const int64_t I = a.x.dim[1], padded = round_up(I, 16);
+  const std::shared_ptr<std::byte> owner = exec.arena->allocate(5 * padded);
+  auto* row = reinterpret_cast<float*>(owner.get());
+  auto* code = reinterpret_cast<int8_t*>(row + padded);
+  std::fill_n(code, padded, int8_t{0});
+  auto* page = static_cast<uint8_t*>(a.page);
+  for (int64_t m = 0; m < a.x.dim[0]; ++m) {
+    std::copy_n(row_ptr(a.x, m), I, row);
+    const float scale = codes.code_row(row, I, code);
+    for (int64_t i = 0; i < I; i += 4)
+      for (int64_t b = 0; b < 4; ++b)
+        page[ref::index_code_at(I, a.first + m, i) + b] = static_cast<uint8_t>(code[i + b] + 128);
+    std::memcpy(page + ref::index_scales_at(I) + (a.first + m) * 4, &scale, sizeof scale);
+  }
 }
 
 void index_scores(const Exec& exec, const IndexScores& a) {

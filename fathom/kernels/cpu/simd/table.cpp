@@ -40,6 +40,7 @@ const Kernels& cpu_simd() {
       .attention_mha = simd::attention_mha,
       .attention_mha_bwd = simd::attention_mha_bwd,
       .index_select = simd::index_select,
+      .index_code = simd::index_code,
       .index_scores = simd::index_scores,
       .index_kl = simd::index_kl,
       .act_quant = simd::act_quant,

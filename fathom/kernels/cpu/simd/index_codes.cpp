@@ -1,0 +1,337 @@
+#include "fathom/kernels/cpu/simd/index_codes.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "fathom/kernels/cpu/simd/amx.h"
+#include "fathom/kernels/cpu/simd/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fathom/kernels/cpu/simd/index_codes.cpp"
+#include "hwy/cache_control.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "fathom/kernels/cpu/ref/attention_rows.h"
+#include "fathom/kernels/cpu/simd/vec16-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fathom::simd {
+namespace HWY_NAMESPACE {
+namespace {
+
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+#define FATHOM_X86_INT 1
+#else
+#define FATHOM_X86_INT 0
+#endif
+
+using VI = hn::Vec<DI16>;
+
+// kVnni: four products at once. kPairs: bytes widened to pairs of 16 bits. kPlain: one by one.
+enum class Dot { kVnni, kPairs, kPlain };
+
+struct I16x {  // sixteen i32
+  VI v[kVecsOf16];
+};
+
+#define FATHOM_VECS _Pragma("GCC unroll 16") for (int i = 0; i < kVecsOf16; ++i)
+
+// ---- coding -------------------------------------------------------------------------------------
+
+// Sums and differences of lanes `step` apart, step < 16.
+HWY_INLINE V16 butterfly(V16 x, int step) {
+  V16 out;
+#if HWY_TARGET == HWY_SCALAR
+  for (int i = 0; i < 16; ++i)
+    out.v[i] = i & step ? hn::Sub(x.v[i ^ step], x.v[i]) : hn::Add(x.v[i], x.v[i ^ step]);
+#else
+  const D16 d;
+  if (step >= kLanesOf16) {
+    const int apart = step / kLanesOf16;
+    for (int i = 0; i < kVecsOf16; ++i)
+      out.v[i] = i & apart ? hn::Sub(x.v[i ^ apart], x.v[i]) : hn::Add(x.v[i], x.v[i ^ apart]);
+    return out;
+  }
+  HWY_ALIGN int32_t upper[kLanesOf16];
+  for (int i = 0; i < kLanesOf16; ++i) upper[i] = i & step ? -1 : 0;
+  const auto is_upper = hn::MaskFromVec(hn::BitCast(d, hn::Load(DI16(), upper)));
+  FATHOM_VECS {
+    auto other = step == 1 ? hn::Shuffle2301(x.v[i]) : hn::Shuffle1032(x.v[i]);
+#if FATHOM_X86_INT  // vectors of more than four lanes
+    if (step == 4) other = hn::SwapAdjacentBlocks(x.v[i]);
+    if (step == 8) other = hn::ConcatLowerUpper(d, x.v[i], x.v[i]);
+#endif
+    out.v[i] = hn::IfThenElse(is_upper, hn::Sub(other, x.v[i]), hn::Add(x.v[i], other));
+  }
+#endif
+  return out;
+}
+
+void rotate(float* x, int64_t I) {
+  for (int64_t i = 0; i < I; i += 16) {
+    V16 v = load16(x + i);
+    v = butterfly(butterfly(butterfly(butterfly(v, 1), 2), 4), 8);
+    store16(v, x + i);
+  }
+  for (int64_t step = 16; step < I; step *= 2)
+    for (int64_t i = 0; i < I; i += 2 * step)
+      for (int64_t j = i; j < i + step; j += 16) {
+        const V16 p = load16(x + j), q = load16(x + j + step);
+        store16(p + q, x + j);
+        store16(p - q, x + j + step);
+      }
+}
+
+float code_row(float* x, int64_t I, int8_t* codes) {
+  if (I < 16 || !std::has_single_bit(static_cast<uint64_t>(I)))
+    return ref::code_index_row(x, I, codes);
+  rotate(x, I);
+  const hn::Rebind<int8_t, D16> d8;
+  const hn::Rebind<int16_t, D16> d16;
+  VI top = hn::Zero(DI16());  // as integers, sizes order like numbers and NaN is above all
+  for (int64_t i = 0; i < I; i += kLanesOf16)
+    top = hn::Max(top, hn::BitCast(DI16(), hn::Abs(hn::LoadU(D16(), x + i))));
+  const int32_t bits = hn::GetLane(hn::MaxOfLanes(DI16(), top));
+  const float most = std::bit_cast<float>(bits);
+  const bool finite = bits < 0x7F800000;
+  if (!finite || most < 1e-30f) {
+    std::fill_n(codes, I, int8_t{0});
+    return finite ? 0 : std::numeric_limits<float>::quiet_NaN();
+  }
+  const auto inverse = hn::Set(D16(), 127.0f / most);
+  for (int64_t i = 0; i < I; i += kLanesOf16) {
+    const VI code = hn::NearestInt(hn::Mul(hn::LoadU(D16(), x + i), inverse));
+    hn::StoreU(hn::DemoteTo(d8, hn::DemoteTo(d16, code)), d8, codes + i);
+  }
+  return most / 127.0f;
+}
+
+// ---- scores -------------------------------------------------------------------------------------
+
+int64_t groups_of(int64_t I) { return (I + 3) / 4; }  // of four numbers
+
+template <Dot kDot>
+int64_t query_bytes(int64_t I) {
+  return groups_of(I) * (kDot == Dot::kPairs ? 8 : 4);
+}
+
+template <Dot kDot>
+void code_query(float* x, float weight, int64_t row, const CodedQueries& q) {
+  const int64_t groups = groups_of(q.I);
+  std::byte* to = q.codes + row * query_bytes<kDot>(q.I);
+  auto* codes = reinterpret_cast<int8_t*>(to);
+  if constexpr (kDot == Dot::kPairs) codes += 4 * groups;  // then spread from the front
+  const float scale = code_row(x, q.I, codes);
+  const bool rotated = std::has_single_bit(static_cast<uint64_t>(q.I));
+  q.weight[row] = weight * (rotated ? scale * (1 / static_cast<float>(q.I)) : scale);
+  int32_t sum = 0;
+  for (int64_t i = 0; i < q.I; ++i) sum += codes[i];
+  q.shift[row] = -128 * sum;
+  for (int64_t i = q.I; i < 4 * groups; ++i) codes[i] = 0;
+  if constexpr (kDot == Dot::kPairs)
+    for (int64_t g = 0; g < groups; ++g) {  // even ones, odd ones
+      const int16_t four[4] = {codes[4 * g], codes[4 * g + 2], codes[4 * g + 1], codes[4 * g + 3]};
+      std::memcpy(to + 8 * g, four, sizeof four);
+    }
+}
+
+HWY_INLINE VI all_lanes(const std::byte* p) {
+  int32_t bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return hn::Set(DI16(), bits);
+}
+
+// sum += products of four unsigned codes of keys and four signed ones of a query.
+template <Dot kDot>
+HWY_INLINE VI add_four(VI sum, VI key, const std::byte* query) {
+#if FATHOM_X86_INT
+  if constexpr (kDot == Dot::kVnni) {
+    const VI four = all_lanes(query);
+#if HWY_TARGET == HWY_AVX3
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(key.raw), "v"(four.raw));
+#else
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(key.raw), "x"(four.raw));
+#endif
+    return sum;
+  }
+  if constexpr (kDot == Dot::kPairs) {
+    const VI even = hn::And(key, hn::Set(DI16(), 0x00FF00FF));
+    const VI odd = hn::And(hn::ShiftRight<8>(key), hn::Set(DI16(), 0x00FF00FF));
+    const VI a = all_lanes(query), b = all_lanes(query + 4);
+#if HWY_TARGET == HWY_AVX3
+    const VI x{_mm512_madd_epi16(even.raw, a.raw)}, y{_mm512_madd_epi16(odd.raw, b.raw)};
+#else
+    const VI x{_mm256_madd_epi16(even.raw, a.raw)}, y{_mm256_madd_epi16(odd.raw, b.raw)};
+#endif
+    return hn::Add(sum, hn::Add(x, y));
+  }
+#endif
+  const DI16 d;
+  const VI four = all_lanes(query), byte = hn::Set(d, 255);
+  sum = hn::Add(sum, hn::Mul(hn::And(key, byte), hn::ShiftRight<24>(hn::ShiftLeft<24>(four))));
+  sum = hn::Add(sum, hn::Mul(hn::And(hn::ShiftRight<8>(key), byte),
+                             hn::ShiftRight<24>(hn::ShiftLeft<16>(four))));
+  sum = hn::Add(sum, hn::Mul(hn::And(hn::ShiftRight<16>(key), byte),
+                             hn::ShiftRight<24>(hn::ShiftLeft<8>(four))));
+  return hn::Add(sum, hn::Mul(hn::And(hn::ShiftRight<24>(key), byte), hn::ShiftRight<24>(four)));
+}
+
+// sum + weight * max(dot, 0)
+HWY_INLINE V16 add_head(V16 sum, float weight, const I16x& dot) {
+  V16 x;
+  FATHOM_VECS x.v[i] = hn::ConvertTo(D16(), hn::Max(dot.v[i], hn::Zero(DI16())));
+  return fused(splat(weight), x, sum);
+}
+
+// kRows heads from row `row` on, added to the sums of kPanels times 16 keys.
+template <Dot kDot, int kRows, int kPanels>
+HWY_INLINE void add_heads(const CodedQueries& q, int64_t row, const uint8_t* keys,
+                          const uint8_t* ahead, V16 (&sum)[kPanels]) {
+  const int64_t groups = groups_of(q.I), bytes = query_bytes<kDot>(q.I);
+  const std::byte* query = q.codes + row * bytes;
+  I16x dot[kRows][kPanels];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p)
+      FATHOM_VECS dot[r][p].v[i] = hn::Set(DI16(), q.shift[row + r]);
+  for (int64_t g = 0; g < groups; ++g) {
+    I16x key[kPanels];
+    if (ahead)
+      for (int p = 0; p < kPanels; ++p) hwy::Prefetch(ahead + (p * groups + g) * 64);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p)
+      FATHOM_VECS key[p].v[i] = hn::LoadU(
+          DI16(), reinterpret_cast<const int32_t*>(keys + (p * groups + g) * 64) + i * kLanesOf16);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p)
+        FATHOM_VECS dot[r][p].v[i] = add_four<kDot>(
+            dot[r][p].v[i], key[p].v[i], query + r * bytes + g * (kDot == Dot::kPairs ? 8 : 4));
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) sum[p] = add_head(sum[p], q.weight[row + r], dot[r][p]);
+}
+
+template <Dot kDot>
+void score(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* page,
+           const uint8_t* next, float* out) {
+  constexpr int kRows = kLanesOf16 == 16 ? 8 : 4, kPanels = kLanesOf16 == 16 ? 2 : 1;
+  const auto* scales = reinterpret_cast<const float*>(page + ref::index_scales_at(q.I));
+  const int64_t panel = groups_of(q.I) * 64;
+  for (int64_t t = begin; t < end; ++t, out += kBlock)
+    for (int p = 0; p < kBlock / 16; p += kPanels) {
+      V16 sum[kPanels];
+      for (V16& s : sum) s = zero16();
+      int64_t j = 0;
+      for (; j + kRows <= q.J; j += kRows)
+        add_heads<kDot, kRows, kPanels>(q, t * q.J + j, page + p * panel,
+                                        next && t == begin && j == 0 ? next + p * panel : nullptr,
+                                        sum);
+      for (; j < q.J; ++j)
+        add_heads<kDot, 1, kPanels>(q, t * q.J + j, page + p * panel, nullptr, sum);
+      for (int i = 0; i < kPanels; ++i)
+        store16(load16(scales + 16 * (p + i)) * sum[i], out + 16 * (p + i));
+    }
+}
+
+#if HWY_TARGET == HWY_AVX3
+// Scores from the products of one token's heads, without their shifts.
+HWY_INLINE void add_token(const CodedQueries& q, int64_t token, const int32_t* dot,
+                          const float* scales, float* out) {
+  V16 a = zero16(), b = a, c = a, d = a;
+  for (int64_t row = token * q.J; row < (token + 1) * q.J; ++row, dot += kBlock) {
+    const VI shift = hn::Set(DI16(), q.shift[row]);
+    const auto add = [&](V16 sum, int64_t at) HWY_ATTR {
+      return add_head(sum, q.weight[row], {hn::Add(hn::Load(DI16(), dot + at), shift)});
+    };
+    a = add(a, 0), b = add(b, 16), c = add(c, 32), d = add(d, 48);
+  }
+  store16(load16(scales) * a, out);
+  store16(load16(scales + 16) * b, out + 16);
+  store16(load16(scales + 32) * c, out + 32);
+  store16(load16(scales + 48) * d, out + 48);
+}
+
+// Sixteen rows (heads of one token or more) and 64 keys at a time on the matrix unit, which works
+// on the next tokens while this thread adds the heads of the last ones. One token alone with few
+// heads and widths that tiles do not take go the other way.
+void score_amx(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* page,
+               const uint8_t* next, float* out) {
+  constexpr int64_t kMaxHeads = 64;
+  if ((end - begin) * q.J < 16 || q.I % 64 != 0 || q.J > kMaxHeads)
+    return score<Dot::kVnni>(q, begin, end, page, next, out);
+  const auto* scales = reinterpret_cast<const float*>(page + ref::index_scales_at(q.I));
+  const auto* codes = reinterpret_cast<const int8_t*>(q.codes);
+  HWY_ALIGN int32_t dots[2][(kMaxHeads + 15) * kBlock];
+  const int64_t together = std::max<int64_t>(1, 16 / q.J);  // tokens
+  const AmxTiles tiles;
+  const auto multiply = [&](int64_t t) {
+    int32_t* to = dots[(t - begin) / together % 2];
+    for (int64_t r = 0; r < std::min(together, end - t) * q.J; r += 16)
+      tiles.dots_16x64(codes + (t * q.J + r) * q.I, page, q.I, to + r * kBlock);
+  };
+  multiply(begin);
+  for (int64_t t = begin; t < end; t += together) {
+    if (t + together < end) multiply(t + together);
+    const int32_t* from = dots[(t - begin) / together % 2];
+    for (int64_t n = t; n < std::min(end, t + together); ++n, from += q.J * kBlock)
+      add_token(q, n, from, scales, out + (n - begin) * kBlock);
+  }
+}
+#endif
+
+template <Dot kDot>
+const IndexCodes& table_of() {
+  static constexpr IndexCodes kTable = {&query_bytes<kDot>, &code_query<kDot>, &score<kDot>,
+                                        &code_row};
+  return kTable;
+}
+
+std::vector<const IndexCodes*> make_tables() {
+  std::vector<const IndexCodes*> out;
+#if HWY_TARGET == HWY_AVX3
+  static constexpr IndexCodes kAmx = {&query_bytes<Dot::kVnni>, &code_query<Dot::kVnni>, &score_amx,
+                                      &code_row};
+  if (amx_int8()) out.push_back(&kAmx);
+#endif
+#if FATHOM_X86_INT
+  const bool vnni = HWY_TARGET == HWY_AVX3 ? __builtin_cpu_supports("avx512vnni")
+                                           : __builtin_cpu_supports("avxvnni");
+  if (vnni) out.push_back(&table_of<Dot::kVnni>());
+  out.push_back(&table_of<Dot::kPairs>());
+#endif
+  out.push_back(&table_of<Dot::kPlain>());
+  return out;
+}
+
+#undef FATHOM_X86_INT
+#undef FATHOM_VECS
+
+}  // namespace
+
+std::vector<const IndexCodes*> make_index_codes_tables() { return make_tables(); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fathom::simd
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fathom::simd {
+
+HWY_EXPORT(make_index_codes_tables);
+
+std::vector<const IndexCodes*> index_codes_tables() {
+  return HWY_DYNAMIC_DISPATCH(make_index_codes_tables)();
+}
+
+const IndexCodes& index_codes() { return *index_codes_tables().front(); }
+
+}  // namespace fathom::simd
+#endif  // HWY_ONCE

@@ -1,0 +1,38 @@
+// Index keys in codes (KeyPages with dtype i8): coding of rows, and scores of a page against the
+// queries of a tile. All dot products are exact integers and the sums over heads one fma chain, so
+// every way of computing them gives the same bits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "fathom/kernels/cpu/simd/attention_vec.h"
+
+namespace fathom::simd {
+
+// Coded queries of some tokens, heads of a token side by side.
+struct CodedQueries {
+  std::byte* codes = nullptr;  // [rows][query_bytes(I)]
+  int32_t* shift = nullptr;    // [rows] -128 * sum of the codes, as keys are stored with 128 added
+  float* weight = nullptr;     // [rows] head weight * scale
+  int64_t J = 0, I = 0;
+};
+
+// Of one way to compute.
+struct IndexCodes {
+  int64_t (*query_bytes)(int64_t I);
+  // Row `row` of q from the I numbers at x, which are rotated in place; room for 15 more.
+  void (*code_query)(float* x, float weight, int64_t row, const CodedQueries& q);
+  // out[token - begin][64] = scores of tokens [begin, end) against a page. Rows behind the last
+  // token's, up to 15, are readable. `next`, a page to ask for early, or null.
+  void (*score)(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* page,
+                const uint8_t* next, float* out);
+  // Codes of a row [I] as in code_query; returns the scale.
+  float (*code_row)(float* x, int64_t I, int8_t* codes);
+};
+
+// Those of the instruction set that dispatch chose, fastest first.
+std::vector<const IndexCodes*> index_codes_tables();
+const IndexCodes& index_codes();
+
+}  // namespace fathom::simd
