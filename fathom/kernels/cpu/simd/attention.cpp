@@ -13,6 +13,7 @@
 #include <limits>
 
 #include "fathom/kernels/cpu/ref/ref.h"
+#include "fathom/kernels/cpu/simd/attention_few.h"
 #include "fathom/kernels/cpu/simd/attention_tile.h"
 #include "fathom/kernels/cpu/simd/simd.h"
 
@@ -46,8 +47,9 @@ struct State {
 
 // What a thread needs for one tile.
 struct Work {
-  float *q, *s, *alpha;
+  float *q, *s, *alpha, *spread, *packed;
   uint64_t* mask;
+  const void** key;  // of a chunk
   KeyBlock block;
   FewRows few;
   State chunk, total;
@@ -55,6 +57,7 @@ struct Work {
   static int64_t bytes(const Shape& d, int64_t rows) {
     return Scratch::bytes<float>(rows * d.width) + Scratch::bytes<float>(rows * kBlock) +
            Scratch::bytes<float>(rows) + Scratch::bytes<uint64_t>(rows) +
+           2 * Scratch::bytes<float>(16 * d.width) + Scratch::bytes<void*>(kChunk) +
            KeyBlock::scratch_bytes(d.width) + FewRows::scratch_bytes(d.H, d.width) +
            2 * State::bytes(rows, d.z_ld);
   }
@@ -63,6 +66,9 @@ struct Work {
     s = scratch.take<float>(rows * kBlock);
     alpha = scratch.take<float>(rows);
     mask = scratch.take<uint64_t>(rows);
+    spread = scratch.take<float>(16 * d.width);
+    packed = scratch.take<float>(16 * d.width);
+    key = scratch.take<const void*>(kChunk);
     block.init(&scratch, d.width);
     few.init(&scratch, d.H, d.width);
     chunk.init(&scratch, rows, d.z_ld);
@@ -73,10 +79,12 @@ struct Work {
 class Forward {
  public:
   Forward(const Exec& exec, const Attention& a)
-      : exec_(exec), a_(a), tiles_(tile_table()), vec_(attention_vec()) {
+      : exec_(exec), a_(a), tiles_(tile_table()), vec_(attention_vec()), few_(attention_few()) {
     d_ = {.H = a.q_lat.dim[1], .C = a.q_lat.dim[2], .R = a.q_pe.dim[2]};
     d_.width = d_.C + d_.R;
     d_.z_ld = round_up(d_.C, 16);
+    in_place_ = d_.H <= few_.max_heads && d_.C % few_.step == 0 && d_.width % few_.step == 0 &&
+                (a.keys.dtype == DType::kF32 || a.keys.dtype == DType::kBF16);
     const int64_t rows = std::min(kTileRows, std::max(kTileNumbers / d_.width, int64_t{16}));
     const int64_t tokens = a.sel ? 1 : std::clamp<int64_t>(rows / d_.H, 1, kBlock);
     queries_ = cut_queries(exec, a.rows,
@@ -148,7 +156,17 @@ class Forward {
         std::copy_n(row_ptr(a_.q_lat, t, h), d_.C, q);
         std::copy_n(row_ptr(a_.q_pe, t, h), d_.R, q + d_.C);
       }
-    if (tile.count == 1) w->few.set_queries(tiles_, w->q, d_.H, d_.width);
+    if (tile.count > 1) return;
+    if (!in_place_) return w->few.set_queries(tiles_, w->q, d_.H, d_.width);
+    const int64_t together = few_.keys_together(d_.H);
+    for (int64_t lane = 0; lane < 16; ++lane) {
+      float* row = w->spread + lane * d_.width;
+      if (lane / together < d_.H)
+        std::copy_n(w->q + lane / together * d_.width, d_.width, row);
+      else
+        std::fill_n(row, d_.width, 0.0f);
+    }
+    tiles_.transpose(w->spread, d_.width, d_.width, w->packed);
   }
 
   // Softmax state over keys base .. base + kChunk - 1 of each row.
@@ -156,6 +174,7 @@ class Forward {
     const int64_t rows = tile.count * d_.H;
     state.clear(rows);
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
+    if (tile.count == 1 && in_place_) return run_few(tile, base, keys, w, state);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       int64_t begin = rows;
@@ -184,6 +203,23 @@ class Forward {
                         w->alpha + begin);
       weigh_block(tiles_, w->s, k.rows, k.ld, d_.C, w->mask, begin, rows, from == base, state.z,
                   d_.z_ld);
+    }
+  }
+
+  // The same of one token, keys base .. keys - 1, without copies of them.
+  void run_few(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
+               const State& state) const {
+    const int32_t* sel = a_.sel ? selected_keys(a_.sel, tile.first).pos : nullptr;
+    for (int64_t n = base; n < keys; ++n) w->key[n - base] = key_at(tile.seq, sel ? sel[n] : n);
+    for (int64_t from = base; from < keys; from += kBlock) {
+      const int64_t n = std::min(kBlock, keys - from);
+      const void* const* key = w->key + (from - base);
+      few_.score(w->packed, d_.H, d_.width, key, a_.keys.dtype, n, keys - from, w->s);
+      std::fill_n(w->mask, d_.H, low_bits(n));
+      vec_.softmax_block(w->s, w->mask, d_.H, static_cast<float>(a_.scale), state.max, state.sum,
+                         w->alpha);
+      if (from > base) vec_.scale_rows(state.z, d_.z_ld, d_.z_ld, d_.H, w->alpha);
+      few_.weigh(w->s, d_.H, key, a_.keys.dtype, n, d_.C, from == base, state.z, d_.z_ld);
     }
   }
 
@@ -239,6 +275,8 @@ class Forward {
   const Attention& a_;
   const TileTable& tiles_;
   const AttentionVec& vec_;
+  const AttentionFew& few_;
+  bool in_place_ = false;  // a token alone reads keys where they are
   Shape d_{};
   QueryTiles queries_;
   int64_t max_tokens_ = 0, max_keys_ = 0;

@@ -150,6 +150,33 @@ TEST_CASE("latent attention: a packed batch gives each sequence the bits it has 
   }
 }
 
+TEST_CASE("latent attention: a token that reads its keys in place has the bits of packed blocks") {
+  TestExec one, two(2);
+  const int n = 330;
+  for (const int64_t H : {1, 2, 3, 4, 7, 8, 11, 16})
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      CAPTURE(H);
+      CAPTURE(dtype_name(type));
+      const Latent d{H, 96, 32};
+      const TestPages pages(random_keys({n}, 128, "kv"), 128, 128, type);
+      const TestRows whole({n});
+      const Out dense = run(cpu_simd(), one, d, whole, pages, {});  // tiles of several tokens
+      for (const int at : {0, 15, 31, 64, 100, 257, 329}) {
+        const TestRows last({1}, {at});
+        testing::for_each_target([&] {
+          const Out alone = run(cpu_simd(), two, d, last, pages, {});
+          const Out gathered = run(cpu_simd(), one, d, last, pages, random_selection(one, last, n));
+          const View row = slice(dense.z, 0, at, 1);
+          CHECK(same_bits(alone.z, row));
+          CHECK(same_bits(gathered.z, row));
+        });
+      }
+      const Tensor sel = random_selection(one, whole, 70);
+      const Out want = run(cpu_ref(), one, d, whole, pages, sel);
+      CHECK(relative_error(run(cpu_simd(), one, d, whole, pages, sel).z, want.z) < 2e-5);
+    }
+}
+
 TEST_CASE("latent attention gives equal bits on every instruction set with fused multiply-add") {
   TestExec t;
   const Latent d{3, 40, 16};

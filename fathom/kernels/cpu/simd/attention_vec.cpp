@@ -287,27 +287,58 @@ float kl_row(float* p, float* scores, const uint64_t* mask, int64_t blocks, bool
   return kl;
 }
 
-uint64_t above(const float* s, float threshold) {
-  uint64_t mask = 0;
-  FATHOM_PARTS mask |= bits_of(load16(s + 16 * i) > splat(threshold)) << (16 * i);
-  return mask;
-}
-
 using U16 = hn::RebindToUnsigned<D16>;
 
-void orders(const float* s, uint32_t* order) {
+HWY_INLINE hn::Vec<U16> order_of(hn::Vec<D16> score) {
   const D16 d;
-  const U16 du;
   const DI16 di;
-  for (int64_t i = 0; i < kBlock; i += kLanesOf16) {
-    const auto x = hn::Add(hn::LoadU(d, s + i), hn::Zero(d));
-    const auto bits = hn::BitCast(di, x);
-    const auto sign = hn::ShiftRight<31>(bits);  // all ones for negative numbers
-    const auto flip = hn::Or(sign, hn::Set(di, std::numeric_limits<int32_t>::min()));
-    const auto order_bits = hn::BitCast(d, hn::Xor(bits, flip));
-    const auto numbers = hn::IfThenElseZero(hn::Gt(x, hn::Set(d, kMinusInf)), order_bits);
-    hn::StoreU(hn::BitCast(du, numbers), du, order + i);
+  const auto x = hn::Add(score, hn::Zero(d));
+  const auto bits = hn::BitCast(di, x);
+  const auto sign = hn::ShiftRight<31>(bits);  // all ones for negative numbers
+  const auto flip = hn::Or(sign, hn::Set(di, std::numeric_limits<int32_t>::min()));
+  const auto order_bits = hn::BitCast(d, hn::Xor(bits, flip));
+  return hn::BitCast(U16(), hn::IfThenElseZero(hn::Gt(x, hn::Set(d, kMinusInf)), order_bits));
+}
+
+void orders(const float* s, uint32_t* order) {
+  for (int64_t i = 0; i < kBlock; i += kLanesOf16)
+    hn::StoreU(order_of(hn::LoadU(D16(), s + i)), U16(), order + i);
+}
+
+HWY_INLINE uint64_t lanes_in(hn::Mask<DI16> m) {
+  uint8_t bytes[8] = {};
+  hn::StoreMaskBits(DI16(), m, bytes);
+  uint64_t bits;
+  std::memcpy(&bits, bytes, sizeof bits);
+  return bits;
+}
+
+// The lanes in `keep`, side by side.
+HWY_INLINE void store_kept(hn::Vec<DI16> pos, hn::Vec<U16> order, uint64_t keep, int32_t* to_pos,
+                           uint32_t* to_order) {
+  const DI16 di;
+  uint8_t bytes[8];
+  std::memcpy(bytes, &keep, sizeof keep);
+  const auto m = hn::LoadMaskBits(di, bytes);
+  hn::StoreU(hn::Compress(pos, m), di, to_pos);
+  hn::StoreU(hn::BitCast(U16(), hn::Compress(hn::BitCast(di, order), m)), U16(), to_order);
+}
+
+int64_t append_above(const float* s, int64_t n, float threshold, int64_t from, int32_t* pos,
+                     uint32_t* order) {
+  const D16 d;
+  const DI16 di;
+  const auto limit = hn::Set(d, threshold);
+  int64_t size = 0;
+  for (int64_t i = 0; i < n; i += kLanesOf16) {
+    const auto x = hn::LoadU(d, s + i);
+    const uint64_t keep = lanes_in(hn::RebindMask(di, hn::Gt(x, limit))) & low_bits(n - i);
+    if (keep == 0) continue;
+    store_kept(hn::Iota(di, static_cast<int32_t>(from + i)), order_of(x), keep, pos + size,
+               order + size);
+    size += std::popcount(keep);
   }
+  return size;
 }
 
 // How many of n orders are at least `pivot`; lanes from n on in the last vector hold 0, the pivot
@@ -326,54 +357,41 @@ HWY_INLINE int64_t count_from(const uint32_t* order, int64_t n, uint32_t pivot) 
   return hn::GetLane(hn::SumOfLanes(di, count));
 }
 
-uint32_t keep_best(int32_t* pos, uint32_t* order, int64_t n, int64_t topk) {
+uint32_t keep_best(int32_t* pos, uint32_t* order, int64_t n, int64_t topk, int64_t most,
+                   int64_t* kept) {
   std::fill_n(order + n, 16, 0u);
   // The largest number that at least topk orders reach, bit by bit from the top.
   uint32_t last = 0;
   int64_t reach = n;
-  for (uint32_t bit = 0x80000000u; bit != 0 && reach != topk; bit >>= 1) {
+  for (uint32_t bit = 0x80000000u; bit != 0 && reach > most; bit >>= 1) {
     const int64_t count = count_from(order, n, last | bit);
     if (count < topk) continue;
     last |= bit;
     reach = count;
   }
-  // reach == topk: everything from `last` on stays. Else `last` is the order of the topk-th, and
+  // reach <= most: everything from `last` on stays. Else `last` is the order of the topk-th, and
   // some of its equals go.
-  const bool all = reach == topk;
-  int64_t equal_left = all ? topk : topk - (last == ~0u ? 0 : count_from(order, n, last + 1));
+  int64_t equal_left =
+      reach <= most ? reach : topk - (last == ~0u ? 0 : count_from(order, n, last + 1));
   const U16 du;
   const DI16 di;
   const auto turn = hn::Set(du, 0x80000000u);
   const auto limit = hn::BitCast(di, hn::Set(du, last ^ 0x80000000u));
-  int64_t kept = 0;
-  uint32_t smallest = ~0u;
+  *kept = 0;
   for (int64_t i = 0; i < n; i += kLanesOf16) {
     const auto o = hn::LoadU(du, order + i);
     const auto x = hn::BitCast(di, hn::Xor(o, turn));
-    const auto pick = [&](auto m) HWY_ATTR {
-      uint8_t bytes[8] = {};
-      hn::StoreMaskBits(di, m, bytes);
-      uint64_t bits;
-      std::memcpy(&bits, bytes, sizeof bits);
-      return bits;
-    };
     const uint64_t inside = low_bits(n - i);
-    uint64_t equal = pick(hn::Eq(x, limit)) & inside;
-    uint64_t keep = pick(hn::Gt(x, limit)) & inside;
+    uint64_t equal = lanes_in(hn::Eq(x, limit)) & inside;
+    uint64_t keep = lanes_in(hn::Gt(x, limit)) & inside;
     while (std::popcount(equal) > equal_left) equal &= ~std::bit_floor(equal);
     equal_left -= std::popcount(equal);
     keep |= equal;
     if (keep == 0) continue;
-    uint8_t bytes[8];
-    std::memcpy(bytes, &keep, sizeof keep);
-    const auto positions = hn::LoadU(di, pos + i);
-    const auto m = hn::LoadMaskBits(di, bytes);
-    hn::StoreU(hn::Compress(positions, m), di, pos + kept);
-    hn::StoreU(hn::BitCast(du, hn::Compress(hn::BitCast(di, o), m)), du, order + kept);
-    kept += std::popcount(keep);
+    store_kept(hn::LoadU(di, pos + i), o, keep, pos + *kept, order + *kept);
+    *kept += std::popcount(keep);
   }
-  for (int64_t i = 0; i < kept; ++i) smallest = std::min(smallest, order[i]);
-  return smallest;
+  return last;
 }
 
 HWY_INLINE void ask_ahead(const void* const* src, int64_t i, int64_t n, int64_t bytes) {
@@ -474,8 +492,8 @@ const AttentionVec& make_attention_vec() {
       .relu_combine = &relu_combine,
       .relu_backward = &relu_backward,
       .kl_row = &kl_row,
-      .above = &above,
       .orders = &orders,
+      .append_above = &append_above,
       .keep_best = &keep_best,
       .gather_f32 = &gather_f32,
       .gather_bf16 = &gather_bf16,

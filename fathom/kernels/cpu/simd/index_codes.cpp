@@ -269,18 +269,19 @@ void score_amx(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t*
     return score<Dot::kVnni>(q, begin, end, page, next, out);
   const auto* scales = reinterpret_cast<const float*>(page + ref::index_scales_at(q.I));
   const auto* codes = reinterpret_cast<const int8_t*>(q.codes);
-  HWY_ALIGN int32_t dots[2][(kMaxHeads + 15) * kBlock];
+  HWY_ALIGN int32_t dots[(kMaxHeads + 15) * kBlock];
   const int64_t together = std::max<int64_t>(1, 16 / q.J);  // tokens
   const AmxTiles tiles;
-  const auto multiply = [&](int64_t t) {
-    int32_t* to = dots[(t - begin) / together % 2];
-    for (int64_t r = 0; r < std::min(together, end - t) * q.J; r += 16)
-      tiles.dots_16x64(codes + (t * q.J + r) * q.I, page, q.I, to + r * kBlock);
-  };
-  multiply(begin);
+  const auto multiply = [&](int64_t row) { tiles.multiply_16x64(codes + row * q.I, page, q.I); };
+  multiply(begin * q.J);
   for (int64_t t = begin; t < end; t += together) {
-    if (t + together < end) multiply(t + together);
-    const int32_t* from = dots[(t - begin) / together % 2];
+    const int64_t rows = std::min(together, end - t) * q.J;
+    for (int64_t r = 0; r < rows; r += 16) {
+      tiles.store_16x64(dots + r * kBlock);
+      const int64_t next_row = t * q.J + std::min(r + 16, rows);
+      if (next_row < end * q.J) multiply(next_row);
+    }
+    const int32_t* from = dots;
     for (int64_t n = t; n < std::min(end, t + together); ++n, from += q.J * kBlock)
       add_token(q, n, from, scales, out + (n - begin) * kBlock);
   }

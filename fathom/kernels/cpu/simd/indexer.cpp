@@ -25,15 +25,15 @@ float score_of(uint32_t order) {
   return std::bit_cast<float>(order >> 31 ? order & 0x7FFFFFFFu : ~order);
 }
 
-// The best `topk` of the keys seen so far, in ascending position. Holds up to `room` candidates.
+// The best `topk` of the keys seen so far and some more, in ascending position.
 struct Candidates {
   int32_t* pos;
   uint32_t* order;
   int64_t topk, room, size;
   float threshold;  // only larger scores matter; NaN scores do as long as `open`
-  bool open;        // fewer than topk keys so far, or never cut
+  bool open;        // nothing was dropped so far
 
-  static int64_t room_for(int64_t topk) { return 2 * topk + 2 * kBlock; }
+  static int64_t room_for(int64_t topk) { return 3 * topk + 2 * kBlock; }
   static int64_t bytes(int64_t topk) { return 2 * Scratch::bytes<uint32_t>(room_for(topk)); }
   void init(Scratch* s, int64_t k) {
     topk = k;
@@ -48,30 +48,29 @@ struct Candidates {
     open = true;
   }
 
-  void add(int64_t position, uint32_t o) {
-    pos[size] = static_cast<int32_t>(position);
-    order[size++] = o;
-  }
-
   // Takes the keys from .. from + n - 1.
   void add_block(const AttentionVec& vec, const float* scores, int64_t from, int64_t n) {
-    alignas(64) uint32_t orders[kBlock];
     if (open) {
       vec.orders(scores, order + size);
       for (int64_t i = 0; i < n; ++i) pos[size + i] = static_cast<int32_t>(from + i);
       size += n;
-    } else if (uint64_t m = vec.above(scores, threshold) & low_bits(n); m != 0) {
-      vec.orders(scores, orders);
-      for (; m != 0; m &= m - 1) add(from + std::countr_zero(m), orders[std::countr_zero(m)]);
+    } else {
+      size += vec.append_above(scores, n, threshold, from, pos + size, order + size);
     }
-    if (size + 2 * kBlock > room) cut(vec);
+    if (size + 2 * kBlock > room) cut(vec, topk + topk / 4);
+  }
+  // Takes n candidates of later keys.
+  void add(const AttentionVec& vec, const int32_t* p, const int32_t* o, int64_t n) {
+    if (size + n + 16 > room) cut(vec, topk);
+    std::copy_n(p, n, pos + size);
+    std::memcpy(order + size, o, static_cast<size_t>(n) * sizeof *order);
+    size += n;
   }
 
-  // Keeps the topk best; among equals the first.
-  void cut(const AttentionVec& vec) {
-    if (size <= topk) return;
-    threshold = score_of(vec.keep_best(pos, order, size, topk));
-    size = topk;
+  // Drops all but the topk best, up to `most` of them; among equals the first stay.
+  void cut(const AttentionVec& vec, int64_t most) {
+    if (size <= most) return;
+    threshold = score_of(vec.keep_best(pos, order, size, topk, most, &size));
     open = false;
   }
 };
@@ -268,7 +267,7 @@ class Selector {
         rows[i].add_block(vec_, scores, from, n);
       });
     for (int64_t i = 0; i < tile.count; ++i) {
-      rows[i].cut(vec_);
+      rows[i].cut(vec_, topk_);
       if (parts_ == 1)
         write(tile, i, rows[i]);
       else {
@@ -288,10 +287,9 @@ class Selector {
     for (int64_t i = 0; i < tile.count; ++i) {
       for (int64_t p = 0; p < parts_; ++p) {
         const int32_t* in = part(index, p, i);
-        for (int64_t k = 0; k < in[0]; ++k)
-          rows[i].add(in[1 + k], std::bit_cast<uint32_t>(in[1 + topk_ + k]));
-        rows[i].cut(vec_);
+        rows[i].add(vec_, in + 1, in + 1 + topk_, in[0]);
       }
+      rows[i].cut(vec_, topk_);
       write(tile, i, rows[i]);
     }
   }

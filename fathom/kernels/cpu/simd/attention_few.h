@@ -1,0 +1,30 @@
+// Attention of one query token with few heads over keys that are read where they are: rows of f32
+// or bf16 anywhere in memory. Lanes of a vector are heads times neighbouring keys, so that none is
+// empty. Bits are those of score_block and weigh_block.
+#pragma once
+
+#include <cstdint>
+
+#include "fathom/kernels/cpu/simd/attention_vec.h"
+
+namespace fathom::simd {
+
+struct AttentionFew {
+  int64_t max_heads = 0;
+  int64_t step = 1;  // C and the width of a row are multiples of it
+  // Keys whose numbers lie side by side in a vector.
+  int64_t (*keys_together)(int64_t heads) = nullptr;
+  // packed [width][16]: lane i is of head i / keys_together, 0 behind the last one.
+  // s[head][64] = q . key for the first n keys of a block, columns behind them anything. The rows
+  // key[n] .. key[known - 1] are asked for early.
+  void (*score)(const float* packed, int64_t heads, int64_t width, const void* const* key,
+                DType dtype, int64_t n, int64_t known, float* s) = nullptr;
+  // z[head][cols] (first: =, else +=) sum over n keys, ascending, of p[head][64] * key
+  void (*weigh)(const float* p, int64_t heads, const void* const* key, DType dtype, int64_t n,
+                int64_t cols, bool first, float* z, int64_t ld) = nullptr;
+};
+
+// Of the instruction set that dispatch chose.
+const AttentionFew& attention_few();
+
+}  // namespace fathom::simd
