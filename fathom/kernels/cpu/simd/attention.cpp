@@ -158,14 +158,7 @@ class Forward {
       }
     if (tile.count > 1) return;
     if (!in_place_) return w->few.set_queries(tiles_, w->q, d_.H, d_.width);
-    const int64_t together = few_.keys_together(d_.H);
-    for (int64_t lane = 0; lane < 16; ++lane) {
-      float* row = w->spread + lane * d_.width;
-      if (lane / together < d_.H)
-        std::copy_n(w->q + lane / together * d_.width, d_.width, row);
-      else
-        std::fill_n(row, d_.width, 0.0f);
-    }
+    std::copy_n(w->q, d_.H * d_.width, w->spread);
     tiles_.transpose(w->spread, d_.width, d_.width, w->packed);
   }
 

@@ -23,67 +23,7 @@ namespace {
 using V = hn::Vec<D16>;
 using U32 = hn::RebindToUnsigned<D16>;
 
-constexpr int kMost = 4;                            // keys of a group
-constexpr int kGroups = kLanesOf16 == 16 ? 16 : 8;  // groups of keys whose sums stay in registers
-constexpr int kSpan = 16 / sizeof(float);           // f32 of 128 bits
-constexpr int kSpans = kLanesOf16 / kSpan;
-
-// The keys whose numbers lie side by side in a vector with those of `heads` heads.
-int64_t keys_together(int64_t heads) {
-  const int64_t room =
-      kLanesOf16 / static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(heads)));
-  return HWY_MIN(room, int64_t{kMost});
-}
-
-// kKeys rows from number k on, their numbers side by side: the units of a span of 128 bits follow
-// one another, spans of a vector too, as interleaving leaves them.
-template <class T, int kKeys>
-HWY_INLINE void interleave(const T* const (&row)[kKeys], int64_t k, float* to) {
-  const hn::Repartition<T, D16> d;
-  using Numbers = hn::Vec<decltype(d)>;
-  Numbers mixed[kKeys];
-  if constexpr (kKeys == 1) {
-    mixed[0] = hn::LoadU(d, row[0] + k);
-  }
-  if constexpr (kKeys == 2) {
-    const Numbers a = hn::LoadU(d, row[0] + k), b = hn::LoadU(d, row[1] + k);
-    mixed[0] = hn::InterleaveLower(d, a, b);
-    mixed[1] = hn::InterleaveUpper(d, a, b);
-  }
-  if constexpr (kKeys == 4) {
-    const Numbers a = hn::LoadU(d, row[0] + k), b = hn::LoadU(d, row[1] + k),
-                  c = hn::LoadU(d, row[2] + k), e = hn::LoadU(d, row[3] + k);
-    const Numbers ac = hn::InterleaveLower(d, a, c), be = hn::InterleaveLower(d, b, e);
-    const Numbers ac2 = hn::InterleaveUpper(d, a, c), be2 = hn::InterleaveUpper(d, b, e);
-    mixed[0] = hn::InterleaveLower(d, ac, be);
-    mixed[1] = hn::InterleaveUpper(d, ac, be);
-    mixed[2] = hn::InterleaveLower(d, ac2, be2);
-    mixed[3] = hn::InterleaveUpper(d, ac2, be2);
-  }
-  for (int i = 0; i < kKeys; ++i) {
-    if constexpr (sizeof(T) == 4) {
-      hn::Store(hn::BitCast(D16(), mixed[i]), D16(), to + i * kLanesOf16);
-    } else {
-      const Numbers zero = hn::Zero(d);  // a bf16 above 16 zeros is an f32
-      hn::Store(hn::BitCast(D16(), hn::InterleaveLower(d, zero, mixed[i])), D16(),
-                to + 2 * i * kLanesOf16);
-      hn::Store(hn::BitCast(D16(), hn::InterleaveUpper(d, zero, mixed[i])), D16(),
-                to + (2 * i + 1) * kLanesOf16);
-    }
-  }
-}
-
-// The kKeys floats at p again and again.
-template <int kKeys>
-HWY_INLINE V spread(const float* p) {
-  if constexpr (kKeys == 2) {
-    double both;
-    std::memcpy(&both, p, sizeof both);
-    return hn::BitCast(D16(), hn::Set(hn::Repartition<double, D16>(), both));
-  }
-  if constexpr (kKeys == 4) return hn::LoadDup128(D16(), p);
-  return hn::Set(D16(), *p);
-}
+constexpr int kRowsMost = kLanesOf16 == 16 ? 8 : 4;  // heads whose sums stay in registers
 
 // For the second-level cache, whose misses more of wait at once.
 HWY_INLINE void ask(const void* p) {
@@ -94,61 +34,110 @@ HWY_INLINE void ask(const void* p) {
 #endif
 }
 
-template <class T, int kKeys>
-void score_rows(const float* packed, int64_t heads, int64_t width, const void* const* key,
-                int64_t n, int64_t known, float* s) {
-  constexpr int kPer = 16 / sizeof(T);        // numbers of a row in 128 bits
-  constexpr int kChunk = kPer * kSpans;       // of a row that are mixed at once
-  constexpr int kUnits = kSpan / kKeys;       // numbers of all rows in 128 bits
-  constexpr int64_t kStep = kGroups * kKeys;  // keys
-  for (int64_t from = 0; from < n; from += kStep) {
-    const T *row[kGroups][kKeys], *next[kGroups][kKeys];
-    for (int64_t i = 0; i < kStep; ++i) {
-      row[i / kKeys][i % kKeys] = static_cast<const T*>(key[HWY_MIN(from + i, n - 1)]);
-      next[i / kKeys][i % kKeys] = static_cast<const T*>(key[HWY_MIN(from + kStep + i, known - 1)]);
+// Lines d of `to` = the 32-bit pieces d of kLanesOf16 rows' next 16 bytes, d = 0 .. 3.
+HWY_INLINE void turn(const char* const* row, int64_t at, uint32_t* to) {
+  const U32 d;
+  const hn::RepartitionToWide<U32> d64;
+  const auto four = [&](int r) HWY_ATTR {
+    return hn::LoadU(hn::CappedTag<uint32_t, 4>(), reinterpret_cast<const uint32_t*>(row[r] + at));
+  };
+  hn::Vec<U32> a[4];  // rows i, i + 4, .. in spans of 128 bits
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+#if HWY_TARGET == HWY_AVX3
+    const hn::CappedTag<uint32_t, 8> half;
+    a[i] = hn::Combine(d, hn::Combine(half, four(i + 12), four(i + 8)),
+                       hn::Combine(half, four(i + 4), four(i)));
+#elif HWY_TARGET == HWY_AVX2
+    a[i] = hn::Combine(d, four(i + 4), four(i));
+#else
+    a[i] = four(i);
+#endif
+  }
+  const auto low = [&](auto x, auto y) HWY_ATTR { return hn::InterleaveLower(d, x, y); };
+  const auto high = [&](auto x, auto y) HWY_ATTR { return hn::InterleaveUpper(d, x, y); };
+  const auto store = [&](int line, auto x)
+                         HWY_ATTR { hn::Store(hn::BitCast(d, x), d, to + line * kLanesOf16); };
+  const auto p = hn::BitCast(d64, low(a[0], a[1])), q = hn::BitCast(d64, low(a[2], a[3]));
+  const auto r = hn::BitCast(d64, high(a[0], a[1])), s = hn::BitCast(d64, high(a[2], a[3]));
+  store(0, hn::InterleaveLower(d64, p, q));
+  store(1, hn::InterleaveUpper(d64, p, q));
+  store(2, hn::InterleaveLower(d64, r, s));
+  store(3, hn::InterleaveUpper(d64, r, s));
+}
+
+// Lanes are keys: a number of a query serves kPanels vectors of them. 64 bytes of each row are
+// turned while those before them are multiplied.
+template <class T, int kRows, int kPanels>
+void score_heads(const float* packed, int64_t width, const void* const* key, int64_t n,
+                 int64_t known, float* s) {
+  constexpr int kPer = 4 / sizeof(T), kChunk = 16 * kPer;  // numbers of a row in a line, in 16
+  constexpr int kKeys = kPanels * kLanesOf16;
+  constexpr int kPieces = 4 * kPanels, kLines = 16 / kPieces, kAsked = kKeys / kPieces;
+  constexpr int64_t kSize = sizeof(T);
+  for (int64_t from = 0; from < n; from += kKeys) {
+    const char *row[kKeys], *next[kKeys];
+    for (int64_t i = 0; i < kKeys; ++i) {
+      row[i] = static_cast<const char*>(key[HWY_MIN(from + i, n - 1)]);
+      next[i] = static_cast<const char*>(key[HWY_MIN(from + kKeys + i, known - 1)]);
     }
-    V sum[kGroups];
-#pragma GCC unroll 16
-    for (int m = 0; m < kGroups; ++m) sum[m] = hn::Zero(D16());
-    // A piece of the rows is mixed while the one before it is multiplied.
-    HWY_ALIGN float mixed[2][kGroups][kChunk * kKeys];
-    for (int m = 0; m < kGroups; ++m) interleave<T, kKeys>(row[m], 0, mixed[0][m]);
+    V sum[kRows][kPanels];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) sum[r][p] = hn::Zero(D16());
+    HWY_ALIGN uint32_t lines[2][kPanels][16 * kLanesOf16];
+    for (int i = 0; i < kPieces; ++i)
+      turn(row + i / 4 * kLanesOf16, i % 4 * 16, lines[0][i / 4] + i % 4 * 4 * kLanesOf16);
     int now = 0;
     for (int64_t k = 0; k < width; k += kChunk, now ^= 1)
-      for (int span = 0; span < kSpans; ++span) {
-        for (int m = span * kGroups / kSpans; m < (span + 1) * kGroups / kSpans; ++m) {
-          if (k + kChunk < width) interleave<T, kKeys>(row[m], k + kChunk, mixed[now ^ 1][m]);
-          for (int i = 0; i < kKeys; ++i) ask(next[m][i] + k);
-        }
+      for (int i = 0; i < kPieces; ++i) {
+        if (k + kChunk < width)
+          turn(row + i / 4 * kLanesOf16, (k + kChunk) * kSize + i % 4 * 16,
+               lines[now ^ 1][i / 4] + i % 4 * 4 * kLanesOf16);
+        for (int j = i * kAsked; j < (i + 1) * kAsked; ++j) ask(next[j] + k * kSize);
+#pragma GCC unroll 4
+        for (int line = 0; line < kLines; ++line) {
+          const int64_t l = i * kLines + line;
+#pragma GCC unroll 2
+          for (int half = 0; half < kPer; ++half) {
+            V x[kPanels];
+#pragma GCC unroll 4
+            for (int p = 0; p < kPanels; ++p) {
+              auto bits = hn::Load(U32(), lines[now][p] + l * kLanesOf16);
+              if constexpr (kPer == 2)
+                bits = half == 0 ? hn::ShiftLeft<16>(bits)
+                                 : hn::And(bits, hn::Set(U32(), 0xFFFF0000u));
+              x[p] = hn::BitCast(D16(), bits);
+            }
+            const float* q = packed + (k + l * kPer + half) * 16;
 #pragma GCC unroll 8
-        for (int r = 0; r < kPer; ++r) {
-          const V q = hn::LoadU(D16(), packed + (k + span * kPer + r) * 16);
-          const int at = ((r / kUnits * kSpans + span) * kUnits + r % kUnits) * kKeys;
-#pragma GCC unroll 16
-          for (int m = 0; m < kGroups; ++m)
-            sum[m] = fused_vec(q, spread<kKeys>(mixed[now][m] + at), sum[m]);
+            for (int r = 0; r < kRows; ++r) {
+              V number = hn::Set(D16(), q[r]);
+#if defined(__x86_64__)
+              asm("" : "+v"(number.raw));  // loaded once
+#endif
+#pragma GCC unroll 4
+              for (int p = 0; p < kPanels; ++p) sum[r][p] = fused_vec(number, x[p], sum[r][p]);
+            }
+          }
         }
       }
-    HWY_ALIGN float out[kGroups][kLanesOf16];
-#pragma GCC unroll 16
-    for (int m = 0; m < kGroups; ++m) hn::Store(sum[m], D16(), out[m]);
-    for (int64_t h = 0; h < heads; ++h)
-      for (int m = 0; m < kGroups && from + m * kKeys < kBlock; ++m)
-        std::memcpy(s + h * kBlock + from + m * kKeys, out[m] + h * kKeys, kKeys * sizeof(float));
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p)
+        hn::StoreU(sum[r][p], D16(), s + r * kBlock + from + p * kLanesOf16);
   }
 }
 
-template <class T>
+template <class T, int kRows = kRowsMost>
 void score_type(const float* packed, int64_t heads, int64_t width, const void* const* key,
                 int64_t n, int64_t known, float* s) {
-  switch (keys_together(heads)) {
-    case 4:
-      return score_rows<T, 4>(packed, heads, width, key, n, known, s);
-    case 2:
-      return score_rows<T, 2>(packed, heads, width, key, n, known, s);
-    default:
-      return score_rows<T, 1>(packed, heads, width, key, n, known, s);
-  }
+  for (; heads >= kRows; heads -= kRows, packed += kRows, s += kRows * kBlock)
+    score_heads<T, kRows, (2 * kRows > kRowsMost ? 2 : 4)>(packed, width, key, n, known, s);
+  if constexpr (kRows > 1)
+    if (heads > 0) score_type<T, kRows - 1>(packed, heads, width, key, n, known, s);
 }
 
 void score(const float* packed, int64_t heads, int64_t width, const void* const* key, DType dtype,
@@ -190,8 +179,7 @@ void weigh_tile(const float* p, const void* const* key, int64_t n, int64_t col, 
     for (int i = 0; i < kVecs; ++i) hn::StoreU(sum[r][i], D16(), z + r * ld + col + i * kLanesOf16);
 }
 
-// Heads and vectors of columns whose sums stay in registers.
-constexpr int kRowsMost = kLanesOf16 == 16 ? 8 : 4;
+// Vectors of columns that go with so many heads.
 constexpr int vecs_of(int rows) { return kLanesOf16 == 16 ? (rows > 5 ? 3 : 4) : 2; }
 
 template <class T, int kRows, int kVecs = vecs_of(kRows)>
@@ -226,9 +214,9 @@ const AttentionFew& make_attention_few() {
 #if HWY_TARGET == HWY_SCALAR
   static constexpr AttentionFew kTable{};  // takes no heads
 #else
-  static constexpr AttentionFew kTable = {.max_heads = kLanesOf16,
+  static constexpr AttentionFew kTable = {.max_heads = 16,
                                           .step = 2 * kLanesOf16,
-                                          .keys_together = &keys_together,
+
                                           .score = &score,
                                           .weigh = &weigh};
 #endif

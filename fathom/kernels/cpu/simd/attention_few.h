@@ -12,9 +12,7 @@ namespace fathom::simd {
 struct AttentionFew {
   int64_t max_heads = 0;
   int64_t step = 1;  // C and the width of a row are multiples of it
-  // Keys whose numbers lie side by side in a vector.
-  int64_t (*keys_together)(int64_t heads) = nullptr;
-  // packed [width][16]: lane i is of head i / keys_together, 0 behind the last one.
+  // packed [width][16]: the heads' numbers side by side.
   // s[head][64] = q . key for the first n keys of a block, columns behind them anything. The rows
   // key[n] .. key[known - 1] are asked for early.
   void (*score)(const float* packed, int64_t heads, int64_t width, const void* const* key,
