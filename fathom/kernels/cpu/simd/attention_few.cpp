@@ -215,7 +215,7 @@ const AttentionFew& make_attention_few() {
   static constexpr AttentionFew kTable{};  // takes no heads
 #else
   static constexpr AttentionFew kTable = {.max_heads = 16,
-                                          .step = 2 * kLanesOf16,
+                                          .step = 32,
 
                                           .score = &score,
                                           .weigh = &weigh};

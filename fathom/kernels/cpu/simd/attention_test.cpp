@@ -157,8 +157,9 @@ TEST_CASE("latent attention: a token that reads its keys in place has the bits o
     for (const DType type : {DType::kF32, DType::kBF16}) {
       CAPTURE(H);
       CAPTURE(dtype_name(type));
-      const Latent d{H, 96, 32};
-      const TestPages pages(random_keys({n}, 128, "kv"), 128, 128, type);
+      const int64_t R = H % 2 == 0 ? 32 : 16;  // half of them are too odd for that way
+      const Latent d{H, 96, R};
+      const TestPages pages(random_keys({n}, 96 + R, "kv"), 96 + R, 96 + R, type);
       const TestRows whole({n});
       const Out dense = run(cpu_simd(), one, d, whole, pages, {});  // tiles of several tokens
       for (const int at : {0, 15, 31, 64, 100, 257, 329}) {
