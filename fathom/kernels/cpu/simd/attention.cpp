@@ -86,9 +86,10 @@ class Forward {
     in_place_ = d_.H <= few_.max_heads && d_.C % few_.step == 0 && d_.width % few_.step == 0 &&
                 (a.keys.dtype == DType::kF32 || a.keys.dtype == DType::kBF16);
     const int64_t rows = std::min(kTileRows, std::max(kTileNumbers / d_.width, int64_t{16}));
-    const int64_t tokens = a.sel ? 1 : std::clamp<int64_t>(rows / d_.H, 1, kBlock);
+    const int64_t tokens = std::clamp<int64_t>(rows / d_.H, 1, kBlock);
     queries_ = cut_queries(exec, a.rows,
                            static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(tokens))));
+    if (a.sel) split_sparse();
     for (int64_t i = 0; i < queries_.size; ++i) {
       max_tokens_ = std::max<int64_t>(max_tokens_, queries_.tile[i].count);
       max_keys_ = std::max(max_keys_, num_keys(queries_.tile[i], queries_.tile[i].count - 1));
@@ -120,9 +121,34 @@ class Forward {
   }
 
  private:
+  // Some token of the tile does not attend to all its keys. Else the tile is a dense one.
+  bool sparse(const QueryTile& tile) const {
+    if (!a_.sel) return false;
+    if (tile.pos + tile.count > a_.sel.dim[1]) return true;
+    const auto* last = static_cast<const int32_t*>(a_.sel.data) + tile.pos;
+    for (int64_t i = 0; i < tile.count; ++i)
+      if (last[(tile.first + i) * a_.sel.stride[0] + i] < 0) return true;
+    return false;
+  }
+  // Tokens that gather their own keys become tiles of their own.
+  void split_sparse() {
+    int64_t size = 0;
+    for (int64_t i = 0; i < queries_.size; ++i)
+      size += sparse(queries_.tile[i]) ? queries_.tile[i].count : 1;
+    const std::shared_ptr<std::byte> owner =
+        exec_.arena->allocate(size * static_cast<int64_t>(sizeof(QueryTile)) + 64);
+    auto* out = reinterpret_cast<QueryTile*>(owner.get());
+    for (int64_t i = 0; i < queries_.size; ++i) {
+      const QueryTile& tile = queries_.tile[i];
+      if (!sparse(tile)) *out++ = tile;
+      for (int32_t t = 0; sparse(tile) && t < tile.count; ++t)
+        *out++ = {.seq = tile.seq, .first = tile.first + t, .count = 1, .pos = tile.pos + t};
+    }
+    queries_ = {.owner = owner, .tile = out - size, .size = size};
+  }
   // Keys that token i of the tile attends to.
   int64_t num_keys(const QueryTile& tile, int64_t i) const {
-    if (!a_.sel) return tile.pos + i + 1;
+    if (!sparse(tile)) return tile.pos + i + 1;
     return selected_keys(a_.sel, tile.first + i).size;
   }
   // Few tiles and many keys: every (tile, chunk) is a task of its own.
@@ -172,13 +198,13 @@ class Forward {
       const int64_t n = std::min(kBlock, keys - from);
       int64_t begin = rows;
       for (int64_t i = tile.count - 1; i >= 0; --i) {
-        const int64_t seen = a_.sel ? keys : tile.pos + i + 1;
+        const int64_t seen = sparse(tile) ? keys : tile.pos + i + 1;
         if (seen <= from) break;
         begin = i * d_.H;
         std::fill_n(w->mask + begin, d_.H, low_bits(seen - from));
       }
       const bool few = tile.count == 1;
-      if (a_.sel)
+      if (sparse(tile))
         gather(tile, from, n, few, &w->block);
       else
         load_block(tile.seq, from, n, few, &w->block);
@@ -202,7 +228,7 @@ class Forward {
   // The same of one token, keys base .. keys - 1, without copies of them.
   void run_few(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
                const State& state) const {
-    const int32_t* sel = a_.sel ? selected_keys(a_.sel, tile.first).pos : nullptr;
+    const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
     for (int64_t n = base; n < keys; ++n) w->key[n - base] = key_at(tile.seq, sel ? sel[n] : n);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);

@@ -218,8 +218,8 @@ class Selector {
 
   void run() {
     if (queries_.size == 0) return;
-    const bool split =
-        exec_.pool->size() > 1 && max_keys_ > kLeastPart && queries_.size < 4 * exec_.pool->size();
+    const bool split = exec_.pool->size() > 1 && max_keys_ > kLeastPart &&
+                       max_keys_ > a_.sel.dim[1] && queries_.size < 4 * exec_.pool->size();
     const int64_t blocks = (max_keys_ + kBlock - 1) / kBlock, most = 2 * exec_.pool->size();
     part_keys_ = split ? std::max(kLeastPart, (blocks + most - 1) / most * kBlock) : max_keys_;
     parts_ = (max_keys_ + part_keys_ - 1) / part_keys_;
