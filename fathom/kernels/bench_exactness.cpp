@@ -211,11 +211,11 @@ ExactnessResult measure_exactness(const Kernels& kernels, const Exec& exec, cons
   const int calls =
       std::max(1, static_cast<int>(kBenchBurst_s / std::max(1e-7, burst_s(job, Job::kExact, 1))));
   std::vector<double> times[Job::kNumWays];
-  // In turn, and the order turns, too: nobody always comes after the same neighbour.
+  // In turn, there and back: each follows at times itself, with its weights still in the caches.
   for (const double end = bench_now_s() + seconds;
        times[Job::kExact].size() < 9 || bench_now_s() < end;) {
     for (const Job::Way way : ways) times[way].push_back(burst_s(job, way, calls));
-    std::rotate(ways.begin(), ways.begin() + 1, ways.end());
+    std::ranges::reverse(ways);
   }
   const auto best = [&](Job::Way way) { return std::ranges::min(times[way]); };
   const std::vector<double>& exact = times[Job::kExact];
