@@ -18,7 +18,7 @@ struct BenchStepOptions {
   int64_t steps = 8, warmup_steps = 2;
   std::string form = "naive";
   int64_t rounds = 1;
-  int64_t rows_per_pass = 1024;
+  int64_t rows_per_pass = 4096;
   std::string peer;
 
   void fields(OptionSet& o) {
