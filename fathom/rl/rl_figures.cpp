@@ -170,7 +170,7 @@ std::string rl_detail(const RlStepFigures& f) {
 
 std::vector<std::string> RlAlarms::of_rollouts(const RlStepFigures& f) const {
   std::vector<std::string> out;
-  if (useful_share(*f.batch) == 0)
+  if (rewarded_ && useful_share(*f.batch) == 0)
     out.push_back("all groups have equal rewards: nothing to learn from");
   if (f.prepared->fresh && !f.prepared->agreement.exact())
     out.push_back(fmt::format(

@@ -32,7 +32,8 @@ std::string rl_detail(const RlStepFigures& f);
 // Remembers what is usual.
 class RlAlarms {
  public:
-  explicit RlAlarms(const LoopOptions& options) : options_(options) {}
+  // rewarded: the objective learns from rewards, so that groups must differ in them.
+  RlAlarms(const LoopOptions& options, bool rewarded) : options_(options), rewarded_(rewarded) {}
   // Before the first update of a step: what the rollouts show.
   std::vector<std::string> of_rollouts(const RlStepFigures& f) const;
   // After the forward passes of a mini-batch, before its update.
@@ -47,6 +48,7 @@ class RlAlarms {
 
  private:
   LoopOptions options_;
+  bool rewarded_;
   State state_;
 };
 

@@ -260,7 +260,7 @@ TEST_CASE("alarms: a collapse once, a spike against what is usual, groups withou
   LoopOptions o;
   o.entropy_alarm = 0.1;
   o.gradient_alarm = 10;
-  RlAlarms alarms(o);
+  RlAlarms alarms(o, true);
   for (int i = 0; i < 10; ++i) CHECK(alarms.of_update(0.5, 1 + 0.1 * i).empty());
   CHECK(alarms.of_update(0.5, 9).empty());
   REQUIRE(alarms.of_update(0.5, 40).size() == 1);
@@ -268,7 +268,7 @@ TEST_CASE("alarms: a collapse once, a spike against what is usual, groups withou
   REQUIRE(collapse.size() == 1);
   CHECK(collapse[0].find("entropy collapse") == 0);
   CHECK(alarms.of_update(0.04, 1).empty());
-  RlAlarms restored(o);
+  RlAlarms restored(o, true);
   restored.restore(alarms.state());
   CHECK(restored.of_update(0.04, 1).empty());
   CHECK(alarms.of_update(0.5, 1).empty());
@@ -282,6 +282,7 @@ TEST_CASE("alarms: a collapse once, a spike against what is usual, groups withou
   RlStepFigures figures{.batch = &batch, .prepared = &p};
   REQUIRE(alarms.of_rollouts(figures).size() == 1);
   CHECK(alarms.of_rollouts(figures)[0].find("equal rewards") != std::string::npos);
+  CHECK(RlAlarms(o, false).of_rollouts(figures).empty());
   --p.agreement.logp_equal;
   CHECK(alarms.of_rollouts(figures).size() == 2);
 }

@@ -57,7 +57,7 @@ class RlSteps final : public StageSteps {
         o_(with_folders(options, context.run)),
         tokenizer_(run_tokenizer(context.run)),
         gradient_(context.ctx, context.comm, context.model.weights.params),
-        alarms_(options.loop) {
+        alarms_(options.loop, options.policy.surrogate != "off") {
     if (o_.policy.indexer_kl_weight > 0 && c_.stage.stage.trains == "policy")
       throw Error(Code::kInvalidArgument,
                   "trains: expected policy_indexer with indexer_kl_weight, found policy");
