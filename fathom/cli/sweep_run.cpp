@@ -188,7 +188,7 @@ int64_t work_on(const Sweep& sweep, const std::string& folder, const std::string
   int64_t runs = 0;
   for (const SweepCell& cell : sweep.cells) {
     if (sweep_run_done(folder, cell)) continue;
-    const std::string work = fmt::format("{}/work/{}", folder, cell.key);
+    const std::string work = fmt::format("{}/open/{}", folder, cell.key);
     const FileLock lock(work + ".lock");
     if (!lock.held() || sweep_run_done(folder, cell)) continue;  // another process has it
     const SweepRun run = make_run(cell, work, tokenizer, reporter);
@@ -298,7 +298,7 @@ SweepRun read_sweep_run(const std::string& folder, const SweepCell& cell) {
 int64_t run_sweep(const Sweep& sweep, const std::string& folder, const std::string& tokenizer,
                   int64_t jobs) {
   make_folders(folder + "/runs");
-  make_folders(folder + "/work");
+  make_folders(folder + "/open");
   int64_t steps = 0, open_runs = 0;
   for (const SweepCell& cell : sweep.cells) {
     if (sweep_run_done(folder, cell)) continue;

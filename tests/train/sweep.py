@@ -76,7 +76,7 @@ with tempfile.TemporaryDirectory() as temp:
     killed = temp / "killed"
     for jobs in ["1", "2"]:
         process = start(good, killed, "--jobs", jobs)
-        while process.poll() is None and not list(killed.glob("work/*/rollouts.sqlite")):
+        while process.poll() is None and not list(killed.glob("open/*/rollouts.sqlite")):
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -84,7 +84,7 @@ with tempfile.TemporaryDirectory() as temp:
     code, said = sweep(good, killed, "--jobs", "2")
     assert code == 0, said
     assert runs(killed) == alone, "a killed sweep differs"
-    assert list((killed / "work").iterdir()) == [], "work is left over"
+    assert list((killed / "open").iterdir()) == [], "work is left over"
 
     written = {p: p.stat().st_mtime_ns for p in (killed / "runs").iterdir()}
     code, said = sweep(good, killed)
