@@ -57,4 +57,17 @@ double generator_reward(std::optional<double> said, double verified, double meta
   return weights.proof * verified + weights.analysis * verifier_reward(said, verified, meta);
 }
 
+std::optional<double> automatic_label(std::span<const AssessedAnalysis> analyses, int64_t least) {
+  if (analyses.empty()) return std::nullopt;
+  double lowest = 1;
+  int64_t count = 0;
+  for (const AssessedAnalysis& a : analyses) {
+    if (a.score >= 1 || 2 * a.confirmed <= a.assessed || a.score > lowest) continue;
+    count = a.score < lowest ? 1 : count + 1;
+    lowest = a.score;
+  }
+  if (lowest < 1 && count < least) return std::nullopt;
+  return lowest;
+}
+
 }  // namespace fathom

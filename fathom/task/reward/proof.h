@@ -2,7 +2,9 @@
 // generator. (Training spec 1.11.)
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 namespace fathom {
@@ -24,5 +26,14 @@ struct ProofWeights {
 // the proof's own. Nothing said: 0.
 double generator_reward(std::optional<double> said, double verified, double meta = 1,
                         const ProofWeights& weights = {});
+
+struct AssessedAnalysis {
+  double score;                 // that the analysis gives the proof
+  int64_t confirmed, assessed;  // of its defects: meta-assessments that confirm them, and all
+};
+// The label of a proof by its analyses alone. An analysis below 1 counts when more than half of its
+// assessments confirm it. The lowest score that counts is the label if at least `least` analyses
+// give it; 1 where none counts; nothing (for people to decide) otherwise and without analyses.
+std::optional<double> automatic_label(std::span<const AssessedAnalysis> analyses, int64_t least);
 
 }  // namespace fathom
