@@ -8,16 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from run import Nano, checkpoints, difference, rubbish
-
-failures = 0
-
-
-def expect(what, ok, said=""):
-    global failures
-    if not ok:
-        print(f"{what}\n{said}")
-        failures += 1
+from run import Nano, checkpoints, difference, expect, failures, rubbish
 
 
 def files_of(checkpoint):
@@ -138,4 +129,4 @@ with tempfile.TemporaryDirectory() as temp:
     no_room(nano, alone, temp)
     full_disk(nano, alone, temp)
     used_folders(nano, alone, temp)
-sys.exit(failures > 0)
+sys.exit(len(failures) > 0)

@@ -10,17 +10,9 @@ import sys
 import tempfile
 import time
 
-from run import Nano, checkpoints, difference, rubbish
+from run import Nano, checkpoints, difference, expect, failures, rubbish
 
 SKIPPED = 77
-failures = 0
-
-
-def expect(what, ok, said=""):
-    global failures
-    if not ok:
-        print(f"{what}\n{said}")
-        failures += 1
 
 
 class Ranks(Nano):
@@ -133,8 +125,8 @@ def main():
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         expect("unequal ranks end with an error", done.returncode != 0, done.stdout + done.stderr)
         expect("which says so", "do all ranks run the same program" in done.stderr, done.stderr)
-    print("ok" if failures == 0 else f"{failures} failures")
-    return min(failures, 1)
+    print(f"{len(failures)} failures" if failures else "ok")
+    return min(len(failures), 1)
 
 
 sys.exit(main())

@@ -4,6 +4,13 @@ import sqlite3
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+failures = []  # what was expected and did not hold
+
+
+def expect(what, ok, said=""):
+    if not ok:
+        print(f"{what}\n{said}")
+        failures.append(what)
 
 
 # A reward model, PPO with a critic that begins as the reward model, and on-policy distillation.
