@@ -48,7 +48,9 @@ struct Row {
   double batch_rate = 0;   // decode of several sequences, all together; 0: not measured
   double draft_steps = 0;  // of a step with guesses, in steps without; 0: not measured
   double busy_rate = 0;    // decode beside busy processes; 0: not measured
-  double peer_rate = 0;    // decode; 0: no peer
+  // Of the peer, at the median of the rounds; 0: none.
+  double peer_prefill = 0, peer_decode = 0, peer_batch = 0;
+  bool has_peer() const { return peer_prefill > 0 || peer_decode > 0 || peer_batch > 0; }
 };
 
 bool is_checkpoint(const std::string& path) {
@@ -87,12 +89,10 @@ double weight_reads(const ModelConfig& config, SyntheticForm form, Quant quant) 
   return total;
 }
 
-double peer_rate(std::string command, int threads, int64_t depth) {
-  for (const auto& [mark, value] :
-       {std::pair<std::string, int64_t>{"{threads}", threads}, {"{depth}", depth}})
-    for (size_t at = 0; (at = command.find(mark, at)) != std::string::npos;)
-      command.replace(at, mark.size(), std::to_string(value));
-  return run_peer(command);
+double median(std::vector<double> v) {
+  if (v.empty()) return 0;
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
 }
 
 // One model with one type of weights.
@@ -137,11 +137,21 @@ class Bench {
     Row r{.type = type_, .threads = threads, .depth = depth};
     r.same_bits = timer_->same_bits(ctx, depth, kCheckedRows);
     Peaks& peaks = peaks_[threads];
-    peaks.see(pool, buffer_);
-    r.prefill = timer_->run(ctx, depth, o_.prefill, o_.seconds);
-    peaks.see(pool, buffer_);
-    r.decode = timer_->run(ctx, depth, 1, o_.seconds);
-    peaks.see(pool, buffer_);
+    TimedPass batch;
+    PeerRates peer;
+    for (int64_t round = 0; round < o_.rounds; ++round) {
+      peaks.see(pool, buffer_);
+      r.prefill.add(timer_->run(ctx, depth, o_.prefill, o_.seconds).pass_s);
+      peaks.see(pool, buffer_);
+      r.decode.add(timer_->run(ctx, depth, 1, o_.seconds).pass_s);
+      if (o_.sequences > 1)
+        batch.add(timer_->run_sequences(ctx, depth, o_.sequences, o_.seconds).pass_s);
+      peaks.see(pool, buffer_);
+      if (!o_.peer.empty()) ask_peer(threads, depth, &peer);
+    }
+    r.peer_prefill = median(peer.prefill);
+    r.peer_decode = median(peer.decode);
+    r.peer_batch = median(peer.sequences);
     const double rows = static_cast<double>(o_.prefill);
     r.prefill_rate = rows / r.prefill.median_s;
     r.best_prefill = rows / r.prefill.best_s;
@@ -150,9 +160,7 @@ class Bench {
     r.prefill_percent = 100 * prefill_flops(depth) / r.prefill.best_s / peaks.fma;
     const double read = weight_bytes_ + cache_reads(model_.config, depth + 1, attending(), cache_);
     r.decode_percent = 100 * read / r.decode.best_s / peaks.bandwidth;
-    if (o_.sequences > 1)
-      r.batch_rate = static_cast<double>(o_.sequences) /
-                     timer_->run_sequences(ctx, depth, o_.sequences, o_.seconds).median_s;
+    if (o_.sequences > 1) r.batch_rate = static_cast<double>(o_.sequences) / batch.median_s;
     if (o_.drafts > 0)
       r.draft_steps =
           timer_->run_with_drafts(ctx, depth, o_.drafts, o_.seconds).median_s / r.decode.median_s;
@@ -160,11 +168,15 @@ class Bench {
       const BusyProcesses busy(static_cast<int>(o_.busy));
       r.busy_rate = 1 / timer_->run(ctx, depth, 1, std::max(o_.seconds, kBusySeconds)).mean_s;
     }
-    if (!o_.peer.empty()) r.peer_rate = peer_rate(o_.peer, threads, depth);
     return r;
   }
 
  private:
+  void ask_peer(int threads, int64_t depth, PeerRates* rates) const {
+    const PeerRow row{threads, depth, o_.prefill, o_.sequences};
+    pick_figures(run_peer(fill_in(o_.peer, row), o_.peer_seconds), row, rates);
+  }
+
   Attending attending() const {
     return selection_ == KeySelection::kSparse ? Attending::kSparse : Attending::kDenseAbsorbed;
   }
@@ -233,7 +245,15 @@ std::string json_line(const Row& r, const BenchInferOptions& o, const Machine& m
     line.set("step_with_drafts_in_steps", Json::number(r.draft_steps));
   }
   if (r.busy_rate > 0) line.set("busy_decode_tokens_per_s", Json::number(r.busy_rate));
-  if (r.peer_rate > 0) line.set("peer_decode_tokens_per_s", Json::number(r.peer_rate));
+  if (r.has_peer()) line.set("peer", Json::string(o.peer));
+  const auto compare = [&](const std::string& what, double ours, double peer) {
+    if (peer <= 0) return;
+    line.set("peer_" + what + "_tokens_per_s", Json::number(peer));
+    line.set(what + "_ratio", Json::number(ours / peer));
+  };
+  compare("prefill", r.prefill_rate, r.peer_prefill);
+  compare("decode", r.decode_rate, r.peer_decode);
+  compare("sequences_decode", r.batch_rate, r.peer_batch);
   line.set("same_bits", Json::boolean(r.same_bits));
   line.set("dense", Json::boolean(o.dense));
   line.set("cache", Json::string(o.cache));
@@ -253,6 +273,19 @@ std::string drafts_text(double steps, int64_t drafts) {
                    drafts, steps, std::max(0.0, needed), (1 + all) / steps);
 }
 
+std::string peer_text(const Row& r, const BenchInferOptions& o) {
+  std::string text;
+  const auto add = [&](const std::string& what, double ours, double peer) {
+    if (peer > 0)
+      text += fmt::format("{} {} {:.1f} tok/s, ratio {:.2f}", text.empty() ? "" : ";", what, peer,
+                          ours / peer);
+  };
+  add(fmt::format("prefill {}", o.prefill), r.prefill_rate, r.peer_prefill);
+  add("decode", r.decode_rate, r.peer_decode);
+  add(fmt::format("{} sequences", o.sequences), r.batch_rate, r.peer_batch);
+  return text;
+}
+
 void print_row(const Row& r, const BenchInferOptions& o) {
   fmt::print(
       "{:<7} {:>7} {:>7} {:>11.1f} {:>6.0f}% {:>9.1f} {:>6.1f}% {:>11.1f} {:>6.0f}% {:>9.1f} "
@@ -267,9 +300,7 @@ void print_row(const Row& r, const BenchInferOptions& o) {
   if (r.busy_rate > 0)
     fmt::print("        beside busy processes {:.1f} tok/s in the mean: {:.0f} % of the quiet\n",
                r.busy_rate, 100 * r.busy_rate / r.decode_rate);
-  if (r.peer_rate > 0)
-    fmt::print("        peer decodes {:.1f} tok/s: ratio {:.2f}\n", r.peer_rate,
-               r.decode_rate / r.peer_rate);
+  if (r.has_peer()) fmt::print("        peer:{}\n", peer_text(r, o));
   std::fflush(stdout);
 }
 
@@ -289,13 +320,19 @@ Chart chart_of(const std::vector<Row>& rows, bool decode) {
     chart.lines.back().y.push_back(rate);
   };
   for (const Row& r : rows) add(r.type, r, decode ? r.decode_rate : r.prefill_rate);
-  for (const Row& r : rows)  // the peer was asked again for every type
-    if (decode && r.peer_rate > 0 && r.type == rows.front().type) add("peer", r, r.peer_rate);
+  for (const Row& r : rows) {  // the peer was asked again for every type
+    const double rate = decode ? r.peer_decode : r.peer_prefill;
+    if (rate > 0 && r.type == rows.front().type) add("peer", r, rate);
+  }
   return chart;
 }
 
 std::string rate_text(double rate) {
   return rate <= 0 ? "-" : fmt::format("{:.{}f}", rate, rate < 100 ? 1 : 0);
+}
+
+std::string ratio_text(double ours, double peer) {
+  return peer <= 0 ? "-" : fmt::format("{:.2f}", ours / peer);
 }
 
 std::string page(const std::vector<Row>& rows, const std::string& what) {
@@ -305,13 +342,16 @@ std::string page(const std::vector<Row>& rows, const std::string& what) {
                      rate_text(r.prefill_rate), rate_text(r.best_prefill),
                      fmt::format("{:.0f}", r.prefill_percent), rate_text(r.decode_rate),
                      rate_text(r.best_decode), fmt::format("{:.0f}", r.decode_percent),
-                     rate_text(r.busy_rate), rate_text(r.peer_rate)});
+                     rate_text(r.busy_rate), rate_text(r.peer_prefill),
+                     ratio_text(r.prefill_rate, r.peer_prefill), rate_text(r.peer_decode),
+                     ratio_text(r.decode_rate, r.peer_decode)});
   return html_page(
       "fathom bench infer",
       fmt::format("<h1>fathom bench infer</h1>\n<p>{}</p>\n{}\n{}\n{}", html_escape(what),
                   chart_html(chart_of(rows, false)), chart_html(chart_of(rows, true)),
                   table_html({"weights", "threads", "depth", "prefill tok/s", "best", "% FMA",
-                              "decode tok/s", "best", "% read", "busy", "peer"},
+                              "decode tok/s", "best", "% read", "busy", "peer's prefill", "ratio",
+                              "peer's decode", "ratio"},
                              cells)));
 }
 
@@ -325,11 +365,14 @@ void check_usage(const BenchInferOptions& o) {
   whole("--threads", o.threads, 1);
   whole("--depths", o.depths, 0);
   whole("--sequences", {static_cast<double>(o.sequences)}, 1);
+  whole("--rounds", {static_cast<double>(o.rounds)}, 1);
   whole("--busy", {static_cast<double>(o.busy)}, 0);
   if (o.depths.empty() || o.types.empty())
     throw UsageError("expected a depth and a type of weights");
   if (o.drafts < 0)
     throw UsageError(fmt::format("--drafts: expected at least 0, found {}", o.drafts));
+  if (!(o.peer_seconds > 0))
+    throw UsageError(fmt::format("--peer-seconds: expected more than 0, found {}", o.peer_seconds));
   if (o.prefill < 1)
     throw UsageError(fmt::format("--prefill: expected at least 1, found {}", o.prefill));
   for (const std::string& type : o.types) {

@@ -16,9 +16,10 @@ struct BenchInferOptions {
   std::vector<double> threads, depths = {0, 2048, 8192, 32768};
   int64_t prefill = 512;
   double seconds = 0.5;
-  int64_t sequences = 1, busy = 0, drafts = 0;
+  int64_t sequences = 1, busy = 0, drafts = 0, rounds = 1;
   bool dense = false;
   std::string cache = "f32", json, plot = "bench_infer.html", peer;
+  double peer_seconds = 600;
 
   void fields(OptionSet& o) {
     o.add("types", &types,
@@ -34,9 +35,13 @@ struct BenchInferOptions {
           "ones they pay");
     o.add("cache", &cache, "key cache: f32, bf16, fp8 or int8");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
-    o.add("peer", &peer,
-          "command that prints \"tokens/s median N\" of decoding, run for each row; {threads} and "
-          "{depth} stand for the row's");
+    o.add(
+        "peer", &peer,
+        "command that prints its speed as llama-bench does, or \"tokens/s median N\" of decoding; "
+        "run for each row, where {threads}, {depth}, {prefill} and {sequences} stand for the "
+        "row's");
+    o.add("peer_seconds", &peer_seconds, "longest time for one run of the peer");
+    o.add("rounds", &rounds, "how often each figure (and the peer's) is taken, in turn");
     o.add("json", &json, "also write one JSON object a line to this file");
     o.add("plot", &plot, "HTML page with the plot; empty: none");
   }

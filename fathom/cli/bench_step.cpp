@@ -121,7 +121,7 @@ BenchStepResult bench_step(const BenchStepOptions& o) {
       r.optimizer_s.push_back(end_s - optimizer_s);
       r.peak_flops.push_back(measure_fma_peak(rt.pool, kPeakSeconds));
     }
-    if (!o.peer.empty()) r.peer_tokens_per_s.push_back(run_peer(o.peer));
+    if (!o.peer.empty()) r.peer_tokens_per_s.push_back(run_peer(o.peer, 0).front().tokens_per_s);
   }
   r.last_loss = loss_of_probe();
   r.peak_bytes = rt.arena.stats().peak_bytes;

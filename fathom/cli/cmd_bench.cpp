@@ -44,6 +44,9 @@ int bench_infer_command(Args args) {
       "random weights");
   options.fields(line.options());
   line.example("fathom bench infer m120m --types bf16 --threads 2 --depths 0,8192");
+  line.example(
+      "fathom bench infer m120m --types q8 --threads 2 --rounds 3 --peer \"llama-bench -m FILE -t "
+      "{threads} -p {prefill} -n 32 -d {depth}\"");
   if (!line.parse(args)) return kExitOk;
   return run_bench_infer(options);
 }

@@ -39,19 +39,24 @@ TimedPass time_passes(double seconds, const F& pass) {
     pass();
     times.push_back(now_s() - start_s);
   }
-  const double total_s = std::accumulate(times.begin(), times.end(), 0.0);
-  std::sort(times.begin(), times.end());
-  const auto at = [&](double share) {
-    return times[static_cast<size_t>(share * static_cast<double>(times.size() - 1))];
-  };
-  return {.median_s = at(0.5),
-          .best_s = times.front(),
-          .mean_s = total_s / static_cast<double>(times.size()),
-          .spread = (at(0.9) - at(0.1)) / at(0.5),
-          .repetitions = static_cast<int>(times.size())};
+  TimedPass out;
+  out.add(times);
+  return out;
 }
 
 }  // namespace
+
+void TimedPass::add(const std::vector<double>& more_s) {
+  pass_s.insert(pass_s.end(), more_s.begin(), more_s.end());
+  std::sort(pass_s.begin(), pass_s.end());
+  const auto at = [&](double share) {
+    return pass_s[static_cast<size_t>(share * static_cast<double>(pass_s.size() - 1))];
+  };
+  median_s = at(0.5);
+  best_s = pass_s.front();
+  mean_s = std::accumulate(pass_s.begin(), pass_s.end(), 0.0) / static_cast<double>(pass_s.size());
+  spread = (at(0.9) - at(0.1)) / median_s;
+}
 
 InferTimer::InferTimer(const Ctx& ctx, const Model& model, KeySelection selection, CacheForm cache,
                        int64_t max_depth, int64_t max_rows, int64_t sequences)

@@ -12,9 +12,11 @@
 namespace fathom {
 
 struct TimedPass {
+  std::vector<double> pass_s;                   // of every pass, ascending
   double median_s = 0, best_s = 0, mean_s = 0;  // of one pass
   double spread = 0;                            // (90th - 10th percentile) / median
-  int repetitions = 0;
+
+  void add(const std::vector<double>& more_s);
 };
 
 class InferTimer {

@@ -145,6 +145,44 @@ def golden(root, folders):
     run("golden", cases, code=1, err="neither")
 
 
+def bench_peer(root, folder):
+    """A comparison with other programs: their figures by depth and kind, in turn with ours; what they may do wrong."""
+    lines, page, log = (os.path.join(root, name) for name in ("peer.jsonl", "peer.html", "peer.log"))
+    other = os.path.join(root, "other.sh")
+    # As llama-bench prints, with other figures in each run: the middle one of three is the result.
+    open(other, "w").write(f"""echo "$*" >>{log}
+n=$(wc -l <{log})
+echo 'loading a model' >&2
+echo '| model | threads | test | t/s |'
+echo '| --- | ---: | ---: | ---: |'
+echo "| x 1B Q8_0 | $1 | pp$2 @ d$3 | $((n % 3 + 20)).50 ± 0.10 |"
+echo "| x 1B Q8_0 | $1 | tg32 @ d$3 | $((n % 3 + 10)).25 ± 0.10 |"
+""")
+    quick = ["--types", "f32", "--threads", "1", "--prefill", "8", "--seconds", "0.01", "--json", lines, "--plot", page]
+    text = run("bench", "infer", folder, *quick, "--depths", "16,100", "--rounds", "3",
+               "--peer", f"sh {other} {{threads}} {{prefill}} {{depth}}", out="prefill 8 21.5 tok/s, ratio")
+    expect("decode 11.2 tok/s" in text and "loading" not in text, f"peer: {text}")
+    expect(open(log).read() == "1 8 16\n" * 3 + "1 8 100\n" * 3, "peer: not run in every round of every depth")
+    rows = [json.loads(line) for line in open(lines)]
+    for r in rows:
+        expect(r["peer_prefill_tokens_per_s"] == 21.5 and r["peer_decode_tokens_per_s"] == 11.25, f"peer: {r}")
+        for what in ("prefill", "decode"):
+            ratio = r[f"{what}_tokens_per_s"] / r[f"peer_{what}_tokens_per_s"]
+            expect(abs(r[f"{what}_ratio"] / ratio - 1) < 1e-9 and other in r["peer"], f"peer: {r}")
+    chart = open(page).read()
+    expect(len(rows) == 2 and chart.count("peer, 1 thread") >= 2 and "21.5" in chart, "peer: not in the plots and the table")
+    one = [*quick, "--depths", "100"]
+    run("bench", "infer", folder, *one, "--peer", "echo tokens/s median {depth}", out="peer: decode 100.0 tok/s")
+    table = "echo '| PP | TG | B | N_KV | S_PP t/s | S_TG t/s |'; echo '| {depth} | 4 | {sequences} | 9 | 7 | 30 |'"
+    run("bench", "infer", folder, *one, "--sequences", "3", "--peer", table, out="peer: 3 sequences 30.0 tok/s, ratio")
+    for peer, message in [("echo nothing", 'came "nothing"'), ("no-such-peer", "not found"), ("echo no model; exit 3", "no model"),
+                          (f"sh {other} 1 8 16", "decode at depth 16")]:
+        run("bench", "infer", folder, *one, "--peer", peer, code=1, err=message)
+    run("bench", "infer", folder, *one, "--peer", "sleep 60", "--peer-seconds", "0.2", code=1, err="--peer-seconds")
+    run("bench", "infer", folder, "--peer-seconds", "0", code=2, err="--peer-seconds")
+    run("bench", "infer", folder, "--rounds", "0", code=2, err="--rounds")
+
+
 def bench(root, folders):
     lines, page = os.path.join(root, "bench.jsonl"), os.path.join(root, "bench.html")
     quick = ["--depths", "0,100", "--prefill", "8", "--threads", "1,2", "--seconds", "0.01", "--json", lines, "--plot", page]
@@ -155,9 +193,8 @@ def bench(root, folders):
     one = ["--types", "f32", "--depths", "100", "--threads", "1", "--prefill", "8", "--seconds", "0.01", "--plot", page]
     run("bench", "infer", folders["fp8"], *quick, "--types", "f32", "--dense", out="stored")
     run("bench", "infer", folders["fp8"], *one, "--sequences", "3", out="3 sequences in a step")
-    run("bench", "infer", folders["fp8"], *one, "--peer", "echo tokens/s median {depth}", out="decodes 100.0 tok/s")
+    bench_peer(root, folders["fp8"])
     run("bench", "infer", folders["fp8"], *one, "--busy", "1", out="beside busy processes")
-    run("bench", "infer", folders["fp8"], *one, "--peer", "echo nothing", code=1, err="--peer")
     run("bench", "infer", folders["q4"], *quick, "--cache", "fp8", "--types", "f32", out="cache fp8")
     run("bench", "infer", folders["q4"], *quick, "--cache", "int8", "--types", "f32", out="cache int8")
     run("generate", folders["bf16"], "--ids", "5", "--cache", "bf16", "--max-tokens", "3")
