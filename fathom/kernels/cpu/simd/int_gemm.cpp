@@ -1,6 +1,7 @@
 // Drivers of the products with quantised weights: code the rows of A once, cut every C into tasks
 // of whole tiles, run the tasks of all products of a call in one parallel region.
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
 #include <vector>
@@ -45,6 +46,50 @@ constexpr int64_t coded_bytes(int64_t groups) {  // of a row
   return groups * (kQuantGroup + int64_t{sizeof(float) + sizeof(int32_t)});
 }
 
+// The tasks of a region in equal parts of neighbours. A thread takes its part in ascending order,
+// so that it reads weights as one stream; then what others have left, from the end.
+class Shares {
+ public:
+  // Not while a region runs.
+  void reset(int64_t tasks, int64_t parts) {
+    if (static_cast<int64_t>(parts_.size()) != parts)
+      parts_ = std::vector<Part>(static_cast<size_t>(parts));
+    for (int64_t i = 0; i < parts; ++i)
+      parts_[static_cast<size_t>(i)].left.store(pack(tasks * i / parts, tasks * (i + 1) / parts),
+                                                std::memory_order_relaxed);
+  }
+  // fn(task) for the tasks of a part, then of others. Returns when none is left to claim.
+  template <class F>
+  void run(int64_t part, const F& fn) {
+    const auto count = static_cast<int64_t>(parts_.size());
+    for (int64_t i = 0; i < count; ++i) {
+      Part& p = parts_[static_cast<size_t>((part + i) % count)];
+      for (int64_t task; (task = claim(p, i > 0)) >= 0;) fn(task);
+    }
+  }
+
+ private:
+  struct alignas(64) Part {
+    std::atomic<uint64_t> left{0};  // first task and end
+  };
+  static uint64_t pack(int64_t begin, int64_t end) {
+    return static_cast<uint64_t>(begin) << 32 | static_cast<uint64_t>(end);
+  }
+  // A task, or -1.
+  static int64_t claim(Part& p, bool last) {
+    uint64_t left = p.left.load(std::memory_order_relaxed);
+    for (;;) {
+      const auto begin = static_cast<int64_t>(left >> 32),
+                 end = static_cast<int64_t>(left & UINT32_MAX);
+      if (begin >= end) return -1;
+      const uint64_t next = last ? pack(begin, end - 1) : pack(begin + 1, end);
+      if (p.left.compare_exchange_weak(left, next, std::memory_order_relaxed))
+        return last ? end - 1 : begin;
+    }
+  }
+  std::vector<Part> parts_;
+};
+
 // How C[m][n] is cut: blocks of whole tiles.
 struct Cut {
   int64_t row_blocks = 0, panel_blocks = 0, panels_each = 0;
@@ -85,6 +130,7 @@ struct Region {
   std::vector<Source> sources;
   std::vector<Product> products;
   CodeRoom room;
+  Shares shares;
 
   void clear() {
     sources.clear();
@@ -226,20 +272,24 @@ void Region::run(ThreadPool& pool) {
   int64_t work = 0, tasks = 0;
   for (const Product& q : products) work += q.p.m * q.p.b.n * q.p.b.k;
   const bool serial = pool.size() == 1 || work <= kSerialWork;
-  const int64_t target =
-      serial ? INT64_MAX : std::max(work / (pool.size() * kTasksPerThread), kLeastTask);
+  const int64_t usual = std::max(work / (pool.size() * kTasksPerThread), kLeastTask);
   for (Product& q : products) {
+    const int64_t target = serial ? INT64_MAX : q.p.m <= kStreamedRows ? kLeastTask : usual;
     q.cut = cut_product(t, q.p.m, q.p.b.n, q.p.b.k, target);
     q.first_task = tasks;
     tasks += q.cut.tasks();
   }
-  const auto tasks_of = [&](int64_t begin, int64_t end, int) {
+  const auto run_tasks = [&](int64_t begin, int64_t end) {
     for_tasks(products, begin, end, [&](const Product& q, int64_t task) {
       run_task(t, q, sources[q.source].code.to, task);
     });
   };
-  if (serial) return tasks_of(0, tasks, 0);
-  pool.parallel_for(tasks, 1, tasks_of);
+  if (serial) return run_tasks(0, tasks);
+  const int64_t parts = std::min<int64_t>(pool.size(), tasks);
+  shares.reset(tasks, parts);
+  pool.parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
+    shares.run(part, [&](int64_t task) { run_tasks(task, task + 1); });
+  });
 }
 
 Region& empty_region() {

@@ -35,6 +35,7 @@ using VI = hn::Vec<DI>;
 #endif
 
 constexpr int kBlocks = kQuantGroup / 4;  // of four k in a group
+constexpr int64_t kAhead = 2048;          // bytes that are asked for early
 
 enum class Dot { kVnni, kHalves, kPlain };
 
@@ -96,13 +97,14 @@ HWY_INLINE VI dot4_plain(VI sum, VI w, VI a) {
 }
 
 // sum[i][j] += products of one group. b: the group's codes in the first panel; panels are b_panel
-// bytes apart. a[i]: the group's codes of row i.
+// bytes apart. a[i]: the group's codes of row i. Few rows ask for what lies `ahead` bytes further.
 template <Dot kDot, bool kQ8, int kRows, int kVecs>
-HWY_INLINE void add_group(const uint8_t* b, int64_t b_panel, const int8_t* const (&a)[kRows],
-                          VI (&sum)[kRows][kVecs]) {
+HWY_INLINE void add_group(const uint8_t* b, int64_t b_panel, int64_t ahead,
+                          const int8_t* const (&a)[kRows], VI (&sum)[kRows][kVecs]) {
   constexpr int kLines = kQ8 ? kBlocks : kBlocks / 2;  // lines of 64 bytes in a panel
   const auto load = [&](int line, int j) HWY_ATTR {
     const uint8_t* p = b + j / kPerPanel * b_panel + line * 64 + j % kPerPanel * 4 * kLanes;
+    if (kRows <= kStreamedRows && j % kPerPanel == 0) hwy::Prefetch(p + ahead);
     return hn::LoadU(DI(), reinterpret_cast<const int32_t*>(p));
   };
 #if FATHOM_X86_INT
@@ -142,39 +144,42 @@ HWY_INLINE void add_group(const uint8_t* b, int64_t b_panel, const int8_t* const
 #endif
     return dot4_plain(s, w, x);
   };
-#pragma GCC unroll 2
-  for (int line = 0; line < kLines; ++line) {
-    VI w[kVecs];
+  constexpr int kStep = kVecs <= 2 ? kLines : 2;
+  for (int first = 0; first < kLines; first += kStep)
+#pragma GCC unroll 16
+    for (int line = first; line < first + kStep; ++line) {
+      VI w[kVecs];
 #pragma GCC unroll 8
-    for (int j = 0; j < kVecs; ++j) w[j] = load(line, j);
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-      const VI x = four_codes(a[i] + line * 4);
-#pragma GCC unroll 8
-      for (int j = 0; j < kVecs; ++j) sum[i][j] = dot(sum[i][j], kQ8 ? w[j] : low_halves(w[j]), x);
-    }
-    if constexpr (!kQ8) {
-#pragma GCC unroll 8
-      for (int j = 0; j < kVecs; ++j) w[j] = high_halves(w[j]);
+      for (int j = 0; j < kVecs; ++j) w[j] = load(line, j);
 #pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {
-        const VI x = four_codes(a[i] + (line + kLines) * 4);
+        const VI x = four_codes(a[i] + line * 4);
 #pragma GCC unroll 8
-        for (int j = 0; j < kVecs; ++j) sum[i][j] = dot(sum[i][j], w[j], x);
+        for (int j = 0; j < kVecs; ++j)
+          sum[i][j] = dot(sum[i][j], kQ8 ? w[j] : low_halves(w[j]), x);
+      }
+      if constexpr (!kQ8) {
+#pragma GCC unroll 8
+        for (int j = 0; j < kVecs; ++j) w[j] = high_halves(w[j]);
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) {
+          const VI x = four_codes(a[i] + (line + kLines) * 4);
+#pragma GCC unroll 8
+          for (int j = 0; j < kVecs; ++j) sum[i][j] = dot(sum[i][j], w[j], x);
+        }
       }
     }
-  }
 }
 
 template <Dot kDot, bool kQ8, int kRows, int kPanels>
 void int_tile(const IntTileArgs& t) {
   constexpr int kVecs = kPanels * kPerPanel;
   constexpr int64_t kBytes = quant_group_bytes(kQ8 ? PackedType::kQ8 : PackedType::kQ4);
-  constexpr int64_t kAhead = 1024;  // bytes
   const D d;
   const hn::Rebind<uint16_t, D> d16;
   const hn::RebindToUnsigned<D> d32;
   const int64_t groups = t.a.groups;
+  const int64_t others = (kPanels - 1) * groups * kBytes;  // lie between a panel and the next tile
   int64_t row[kRows];
   const int8_t* a[kRows];
   V acc[kRows][kVecs];
@@ -192,13 +197,8 @@ void int_tile(const IntTileArgs& t) {
 #pragma GCC unroll 8
       for (int j = 0; j < kVecs; ++j) sum[i][j] = shift;
     }
-    if constexpr (kRows <= 2) {
-#pragma GCC unroll 4
-      for (int q = 0; q < kPanels; ++q)
-        for (int64_t at = 0; at < kBytes; at += 64)
-          hwy::Prefetch(t.b + q * groups * kBytes + g * kBytes + kAhead + at);
-    }
-    add_group<kDot, kQ8, kRows, kVecs>(t.b + g * kBytes, groups * kBytes, a, sum);
+    const int64_t ahead = g + kAhead / kBytes < groups ? kAhead : kAhead + others;
+    add_group<kDot, kQ8, kRows, kVecs>(t.b + g * kBytes, groups * kBytes, ahead, a, sum);
 #pragma GCC unroll 8
     for (int j = 0; j < kVecs; ++j) {
       const uint16_t* p =
@@ -253,7 +253,6 @@ template <bool kQ8>
 void amx_tile(const CodedRows& a, const uint8_t* b, const uint16_t* scales, int64_t height,
               const TileArgs& to) {
   constexpr int64_t kBytes = quant_group_bytes(kQ8 ? PackedType::kQ8 : PackedType::kQ4);
-  constexpr int64_t kAhead = 2048;
   const D d;
   const DI di;
   const hn::Rebind<uint16_t, D> d16;
@@ -384,8 +383,8 @@ constexpr int int_rows(Dot dot) {
   return kLanes == 16 ? (dot == Dot::kVnni ? 6 : 4) : kLanes == 8 ? 3 : 1;
 }
 constexpr int int_panels(Dot dot, int rows) {
-  if (kLanes == 16) return dot == Dot::kVnni ? 4 : rows == 1 ? 4 : 2;
-  return kLanes == 8 && rows <= (dot == Dot::kVnni ? 2 : 1) ? 2 : 1;
+  if (rows <= kStreamedRows || kLanes < 16) return kLanes < 8 ? 1 : 2;
+  return dot == Dot::kVnni ? 4 : 2;
 }
 
 template <Dot kDot, int kRows, int kPanels>
