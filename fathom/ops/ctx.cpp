@@ -117,10 +117,11 @@ void Tape::backward() {
 
 Value Ctx::make(std::initializer_list<int64_t> dims,
                 std::initializer_list<const Value*> inputs) const {
+  Tensor data = empty(arena, real, dims);
+  if (!tape) return {data.view, std::shared_ptr<Node>(std::move(data.owner), nullptr)};
   auto node = std::make_shared<Node>();
-  node->data = empty(arena, real, dims);
-  if (tape)
-    for (const Value* x : inputs) node->needs_grad |= x->needs_grad();
+  node->data = std::move(data);
+  for (const Value* x : inputs) node->needs_grad |= x->needs_grad();
   return {node->data.view, node};
 }
 

@@ -57,7 +57,7 @@ class Value {
 
  private:
   View view_;
-  std::shared_ptr<Node> node_;
+  std::shared_ptr<Node> node_;  // without a tape null, and owner of the data all the same
 };
 
 // Non-template part of Tape's closures.

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "fathom/base/error.h"
@@ -48,14 +50,28 @@ std::byte* map_huge(int64_t size) {
   return reinterpret_cast<std::byte*>(aligned);
 }
 
+// A decoded token asks hundreds of times and a mutex costs more than the request, so it spins.
+class SpinLock {
+ public:
+  void lock() {
+    while (held_.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
+  }
+  void unlock() { held_.store(false, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> held_{false};
+};
+
 }  // namespace
 
 struct Arena::State {
-  std::mutex mutex;  // guards all below
+  SpinLock lock;                                         // guards all below
   std::array<std::vector<std::byte*>, 256> free_blocks;  // by class_index
   std::vector<std::pair<std::byte*, int64_t>> maps;
   std::byte* slab = nullptr;  // small blocks are cut from 2 MB slabs
   int64_t slab_left = 0;
+  int64_t blocks_out = 0;
+  bool arena_gone = false;
   ArenaStats stats;
 
   ~State() {
@@ -71,16 +87,7 @@ struct Arena::State {
     return p;
   }
 
-  std::byte* take(int64_t size) {
-    const std::lock_guard lock(mutex);
-    stats.in_use_bytes += size;
-    stats.peak_bytes = std::max(stats.peak_bytes, stats.in_use_bytes);
-    std::vector<std::byte*>& list = free_blocks[class_index(size)];
-    if (!list.empty()) {
-      std::byte* p = list.back();
-      list.pop_back();
-      return p;
-    }
+  std::byte* new_block(int64_t size) {
     if (size >= kLarge) return take_map(size);
     if (slab_left < size) {
       slab = take_map(kHugePage);
@@ -92,25 +99,84 @@ struct Arena::State {
     return p;
   }
 
-  void give_back(std::byte* p, int64_t size) {
-    const std::lock_guard lock(mutex);
-    stats.in_use_bytes -= size;
-    free_blocks[class_index(size)].push_back(p);
+  std::byte* take(int64_t size) {
+    const std::lock_guard guard(lock);
+    std::vector<std::byte*>& list = free_blocks[class_index(size)];
+    std::byte* p = nullptr;
+    if (list.empty()) {
+      p = new_block(size);
+    } else {
+      p = list.back();
+      list.pop_back();
+    }
+    stats.in_use_bytes += size;
+    stats.peak_bytes = std::max(stats.peak_bytes, stats.in_use_bytes);
+    ++blocks_out;
+    return p;
   }
+
+  static void give_back(State* state, std::byte* p, int64_t size) {
+    bool last = false;
+    {
+      const std::lock_guard guard(state->lock);
+      state->stats.in_use_bytes -= size;
+      state->free_blocks[class_index(size)].push_back(p);
+      last = --state->blocks_out == 0 && state->arena_gone;
+    }
+    if (last) delete state;
+  }
+
+  // Where the counters of a small block's owners are kept: in front of its bytes, which saves a
+  // request to malloc. The block is free when they are no longer needed.
+  static constexpr int64_t kHead = 64;
+  template <class T>
+  struct Head {
+    using value_type = T;
+    State* state;
+    std::byte* block;
+    int64_t size;
+    Head(State* s, std::byte* b, int64_t n) : state(s), block(b), size(n) {}
+    template <class U>
+    Head(const Head<U>& other)  // NOLINT: allocators convert
+        : state(other.state), block(other.block), size(other.size) {}
+    T* allocate(size_t n) {
+      static_assert(sizeof(T) <= kHead && alignof(T) <= kHead);
+      FM_CHECK(n == 1, "{} heads", n);
+      return reinterpret_cast<T*>(block);
+    }
+    void deallocate(T*, size_t) { give_back(state, block, size); }
+    friend bool operator==(const Head& a, const Head& b) { return a.block == b.block; }
+  };
+  struct Nothing {
+    void operator()(std::byte*) const {}
+  };
 };
 
-Arena::Arena() : state_(std::make_shared<State>()) {}
-Arena::~Arena() = default;
+Arena::Arena() : state_(new State) {}
+
+Arena::~Arena() {
+  bool last = false;
+  {
+    const std::lock_guard guard(state_->lock);
+    state_->arena_gone = true;
+    last = state_->blocks_out == 0;
+  }
+  if (last) delete state_;
+}
 
 std::shared_ptr<std::byte> Arena::allocate(int64_t size_bytes) {
   FM_CHECK(size_bytes >= 0, "size {}", size_bytes);
+  if (const int64_t size = size_class(size_bytes + State::kHead); size < kLarge) {
+    std::byte* p = state_->take(size);
+    return {p + State::kHead, State::Nothing(), State::Head<std::byte>(state_, p, size)};
+  }
   const int64_t size = size_class(size_bytes);
   std::byte* p = state_->take(size);
-  return {p, [state = state_, size](std::byte* q) { state->give_back(q, size); }};
+  return {p, [state = state_, size](std::byte* q) { State::give_back(state, q, size); }};
 }
 
 ArenaStats Arena::stats() const {
-  const std::lock_guard lock(state_->mutex);
+  const std::lock_guard guard(state_->lock);
   return state_->stats;
 }
 

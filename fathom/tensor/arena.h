@@ -31,7 +31,7 @@ class Arena {
 
  private:
   struct State;
-  std::shared_ptr<State> state_;
+  State* state_;  // goes with the last block
 };
 
 }  // namespace fathom

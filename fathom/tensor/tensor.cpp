@@ -77,7 +77,7 @@ Tensor empty(Arena& arena, DType dtype, std::initializer_list<int64_t> dims) {
   View v = make_view(nullptr, dtype, dims);
   std::shared_ptr<std::byte> block = arena.allocate(v.size_bytes());
   v.data = block.get();
-  return {v, block};
+  return {v, std::move(block)};
 }
 
 Tensor zeros(Arena& arena, DType dtype, std::initializer_list<int64_t> dims) {
