@@ -50,10 +50,37 @@ Json entry_json(const PackedEntry& e) {
                       Json::number(e.transposed_bytes)});
 }
 
-// All pages at once instead of a fault for each few.
+// The file in writes of a huge page each: the system then keeps it in huge pages, and maps those.
+class PageWriter {
+ public:
+  explicit PageWriter(AtomicWriter& file) : file_(file), page_(kPage) {}
+  void write(const void* data, size_t size) {
+    for (const char* from = static_cast<const char*>(data); size > 0;) {
+      const size_t part = std::min(size, kPage - used_);
+      std::memcpy(page_.data() + used_, from, part);
+      used_ += part;
+      from += part;
+      size -= part;
+      if (used_ == kPage) flush();
+    }
+  }
+  void flush() {
+    file_.write(page_.data(), used_);
+    used_ = 0;
+  }
+
+ private:
+  static constexpr size_t kPage = size_t{2} << 20;
+  AtomicWriter& file_;
+  std::vector<char> page_;
+  size_t used_ = 0;
+};
+
+// All pages at once instead of a fault for each few; huge ones where they have to be read.
 void populate(ThreadPool& pool, std::span<const std::byte> file) {
   constexpr int64_t kPiece = int64_t{16} << 20;
   const auto size = static_cast<int64_t>(file.size());
+  ::madvise(const_cast<std::byte*>(file.data()), file.size(), MADV_HUGEPAGE);
   pool.parallel_for((size + kPiece - 1) / kPiece, 1, [&](int64_t begin, int64_t end, int) {
     auto* at = const_cast<std::byte*>(file.data()) + begin * kPiece;
     const int64_t bytes = std::min(end * kPiece, size) - begin * kPiece;
@@ -158,7 +185,8 @@ void write_packed_weights(const std::string& path, const std::string& owner,
           .dump();
   header.resize(aligned(kPrefix + header.size()) - kPrefix, ' ');
   const uint64_t size = header.size();
-  AtomicWriter file(path);
+  AtomicWriter target(path);
+  PageWriter file(target);
   file.write(kMagic, 8);
   file.write(&size, 8);
   file.write(header.data(), header.size());
@@ -168,7 +196,8 @@ void write_packed_weights(const std::string& path, const std::string& owner,
       if ((transposed ? s.transposed : s.forward) && memory)
         file.write(memory.view.data, static_cast<size_t>(memory.view.numel()));
     }
-  file.commit();
+  file.flush();
+  target.commit();
 }
 
 }  // namespace fathom
