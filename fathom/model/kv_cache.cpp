@@ -27,6 +27,18 @@ std::byte* KvCache::page(Kind kind, int64_t layer, int64_t page_idx) const {
   return static_cast<std::byte*>(t.view.at_element(page_idx * kPageTokens * row_bytes(kind)));
 }
 
+std::vector<const void*> KvCache::addresses(Kind kind, int64_t layer,
+                                            std::span<const int32_t> pages) const {
+  const std::byte* first = page(kind, layer, 0);
+  const int64_t bytes = kPageTokens * row_bytes(kind);
+  std::vector<const void*> out(pages.size());
+  for (size_t i = 0; i < pages.size(); ++i) {
+    FM_CHECK(pages[i] >= 0 && pages[i] < num_pages_, "page {} of {}", pages[i], num_pages_);
+    out[i] = first + pages[i] * bytes;
+  }
+  return out;
+}
+
 int64_t KvCache::bytes_per_token() const {
   int64_t bytes = 0;
   for (const auto* layers : {&latent_, &index_})
@@ -93,7 +105,7 @@ PageTable CachePages::append(const Ctx& ctx, KvCache::Kind kind, int64_t layer, 
   FM_CHECK(rows_TX.last() == width, "rows of {}, the cache holds {}", rows_TX.last(), width);
   PageTable table = cache->table(kind);
   table.first_page = first_page;
-  for (const int32_t p : page) table.page.push_back(cache->page(kind, layer, p));
+  table.page = cache->addresses(kind, layer, page);
   for (int64_t b = 0; b < seqs.num_seq(); ++b) {
     const auto bi = static_cast<size_t>(b);
     const int64_t rows = seqs.first_row[bi + 1] - seqs.first_row[bi];

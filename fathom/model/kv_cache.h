@@ -25,6 +25,9 @@ class KvCache {
   enum class Kind : uint8_t { kLatent, kIndex };
   // Address of a page: one row per token, but index keys of kInt8 (IndexCode of kernels.h).
   std::byte* page(Kind kind, int64_t layer, int64_t page_idx) const;
+  // The same of many pages.
+  std::vector<const void*> addresses(Kind kind, int64_t layer,
+                                     std::span<const int32_t> pages) const;
   int64_t width(Kind kind) const { return kind == Kind::kLatent ? latent_width_ : index_width_; }
   int64_t num_pages() const { return num_pages_; }
   int64_t bytes_per_token() const;

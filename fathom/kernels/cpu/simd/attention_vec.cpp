@@ -329,14 +329,19 @@ int64_t append_above(const float* s, int64_t n, float threshold, int64_t from, i
   const D16 d;
   const DI16 di;
   const auto limit = hn::Set(d, threshold);
-  int64_t size = 0;
+  uint64_t keep = 0;
   for (int64_t i = 0; i < n; i += kLanesOf16) {
-    const auto x = hn::LoadU(d, s + i);
-    const uint64_t keep = lanes_in(hn::RebindMask(di, hn::Gt(x, limit))) & low_bits(n - i);
-    if (keep == 0) continue;
-    store_kept(hn::Iota(di, static_cast<int32_t>(from + i)), order_of(x), keep, pos + size,
-               order + size);
-    size += std::popcount(keep);
+    const auto above = hn::Gt(hn::LoadU(d, s + i), limit);
+    keep |= lanes_in(hn::RebindMask(di, above)) << i;
+  }
+  keep &= low_bits(n);
+  if (keep == 0) return 0;
+  int64_t size = 0;  // no branches: which of the vectors hold some cannot be foreseen
+  for (int64_t i = 0; i < n; i += kLanesOf16) {
+    const uint64_t part = (keep >> i) & low_bits(kLanesOf16);
+    store_kept(hn::Iota(di, static_cast<int32_t>(from + i)), order_of(hn::LoadU(d, s + i)), part,
+               pos + size, order + size);
+    size += std::popcount(part);
   }
   return size;
 }
@@ -357,13 +362,32 @@ HWY_INLINE int64_t count_from(const uint32_t* order, int64_t n, uint32_t pivot) 
   return hn::GetLane(hn::SumOfLanes(di, count));
 }
 
+// The bits in which some of n orders differ from the first; lanes from n on are not looked at.
+uint32_t differing_bits(const uint32_t* order, int64_t n) {
+  const U16 du;
+  const auto first = hn::Set(du, order[0]);
+  auto differ = hn::Zero(du);
+  int64_t i = 0;
+  for (; i + kLanesOf16 <= n; i += kLanesOf16)
+    differ = hn::Or(differ, hn::Xor(hn::LoadU(du, order + i), first));
+  HWY_ALIGN uint32_t lanes[kLanesOf16];
+  hn::Store(differ, du, lanes);
+  uint32_t out = 0;
+  for (const uint32_t lane : lanes) out |= lane;
+  for (; i < n; ++i) out |= order[i] ^ order[0];
+  return out;
+}
+
 uint32_t keep_best(int32_t* pos, uint32_t* order, int64_t n, int64_t topk, int64_t most,
                    int64_t* kept) {
   std::fill_n(order + n, 16, 0u);
-  // The largest number that at least topk orders reach, bit by bit from the top.
-  uint32_t last = 0;
+  // The largest number that at least topk orders reach, bit by bit from the first in which some
+  // differ.
+  const uint32_t differ = differing_bits(order, n);
+  uint32_t last =
+      differ == 0 ? order[0] : order[0] & ~static_cast<uint32_t>(low_bits(std::bit_width(differ)));
   int64_t reach = n;
-  for (uint32_t bit = 0x80000000u; bit != 0 && reach > most; bit >>= 1) {
+  for (uint32_t bit = std::bit_floor(differ); bit != 0 && reach > most; bit >>= 1) {
     const int64_t count = count_from(order, n, last | bit);
     if (count < topk) continue;
     last |= bit;

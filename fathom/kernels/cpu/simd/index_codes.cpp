@@ -118,6 +118,17 @@ int64_t query_bytes(int64_t I) {
   return groups_of(I) * (kDot == Dot::kPairs ? 8 : 4);
 }
 
+int32_t sum_of(const int8_t* codes, int64_t n) {
+  const hn::Rebind<int8_t, D16> d8;
+  VI sums = hn::Zero(DI16());
+  int64_t i = 0;
+  for (; i + kLanesOf16 <= n; i += kLanesOf16)
+    sums = hn::Add(sums, hn::PromoteTo(DI16(), hn::LoadU(d8, codes + i)));
+  int32_t sum = hn::GetLane(hn::SumOfLanes(DI16(), sums));
+  for (; i < n; ++i) sum += codes[i];
+  return sum;
+}
+
 template <Dot kDot>
 void code_query(float* x, float weight, int64_t row, const CodedQueries& q) {
   const int64_t groups = groups_of(q.I);
@@ -127,9 +138,7 @@ void code_query(float* x, float weight, int64_t row, const CodedQueries& q) {
   const float scale = code_row(x, q.I, codes);
   const bool rotated = std::has_single_bit(static_cast<uint64_t>(q.I));
   q.weight[row] = weight * (rotated ? scale * (1 / static_cast<float>(q.I)) : scale);
-  int32_t sum = 0;
-  for (int64_t i = 0; i < q.I; ++i) sum += codes[i];
-  q.shift[row] = -128 * sum;
+  q.shift[row] = -128 * sum_of(codes, q.I);
   for (int64_t i = q.I; i < 4 * groups; ++i) codes[i] = 0;
   if constexpr (kDot == Dot::kPairs)
     for (int64_t g = 0; g < groups; ++g) {  // even ones, odd ones
@@ -271,6 +280,8 @@ void score_amx(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t*
   const auto* codes = reinterpret_cast<const int8_t*>(q.codes);
   HWY_ALIGN int32_t dots[(kMaxHeads + 15) * kBlock];
   const int64_t together = std::max<int64_t>(1, 16 / q.J);  // tokens
+  const int64_t bytes = ref::index_scales_at(q.I) + kBlock * 4;
+  const int64_t asked = (bytes / 64 + end - begin - 1) / (end - begin) * 64;  // for each token
   const AmxTiles tiles;
   const auto multiply = [&](int64_t row) { tiles.multiply_16x64(codes + row * q.I, page, q.I); };
   multiply(begin * q.J);
@@ -282,8 +293,12 @@ void score_amx(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t*
       if (next_row < end * q.J) multiply(next_row);
     }
     const int32_t* from = dots;
-    for (int64_t n = t; n < std::min(end, t + together); ++n, from += q.J * kBlock)
+    for (int64_t n = t; n < std::min(end, t + together); ++n, from += q.J * kBlock) {
+      const int64_t at = (n - begin) * asked;
+      for (int64_t b = at; next && b < std::min(bytes, at + asked); b += 64)
+        hwy::Prefetch(next + b);
       add_token(q, n, from, scales, out + (n - begin) * kBlock);
+    }
   }
 }
 #endif

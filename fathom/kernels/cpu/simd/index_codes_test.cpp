@@ -8,31 +8,6 @@
 namespace fathom {
 namespace {
 
-// Pages of coded keys of one sequence.
-struct CodedPages {
-  std::vector<Tensor> pages;
-  std::vector<const void*> page;
-  std::vector<int32_t> first_page{0};
-  CodedPages(const Kernels& kernels, TestExec& t, const Tensor& k, int64_t piece = kPageTokens) {
-    const int64_t n = k.view.dim[0], I = k.view.dim[1];
-    for (int64_t at = 0; at < n; at += kPageTokens) {
-      pages.push_back(t.make({kPageTokens * index_code_bytes(I)}, DType::kU8));
-      page.push_back(pages.back().view.data);
-      std::memset(pages.back().view.data, 0, static_cast<size_t>(pages.back().view.numel()));
-    }
-    for (int64_t at = 0; at < n;) {
-      const int64_t size = std::min({n - at, piece, kPageTokens - at % kPageTokens});
-      kernels.index_code(t.exec, {.x = slice(k, 0, at, size),
-                                  .page = pages[static_cast<size_t>(at / kPageTokens)].view.data,
-                                  .first = at % kPageTokens});
-      at += size;
-    }
-  }
-  KeyPages ref(int64_t I) const {
-    return {page.data(), first_page.data(), index_code_bytes(I), DType::kI8};
-  }
-};
-
 struct Problem {
   Tensor q, w, k;
   Problem(TestExec& t, int64_t T, int64_t S, int64_t J, int64_t I)

@@ -3,6 +3,7 @@
 // the K-th best score so far, and cuts it back to K when it is full. A score is one fma chain per
 // dot product and one over the heads, so the choice depends on the row and its keys alone.
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -16,8 +17,8 @@
 namespace fathom::simd {
 namespace {
 
-constexpr int64_t kTileRows = 256;           // tokens x heads that share a packed block
-constexpr int64_t kLeastPart = 16 * kBlock;  // keys of a part, when few rows use all threads
+constexpr int64_t kTileRows = 256;          // tokens x heads that share a packed block
+constexpr int64_t kLeastPart = 4 * kBlock;  // keys taken at once, when few rows use all threads
 
 // The score of an order (AttentionVec::orders); -inf for the place it shares with NaN.
 float score_of(uint32_t order) {
@@ -59,11 +60,17 @@ struct Candidates {
     }
     if (size + 2 * kBlock > room) cut(vec, topk + topk / 4);
   }
-  // Takes n candidates of later keys.
-  void add(const AttentionVec& vec, const int32_t* p, const int32_t* o, int64_t n) {
-    if (size + n + 16 > room) cut(vec, topk);
-    std::copy_n(p, n, pos + size);
-    std::memcpy(order + size, o, static_cast<size_t>(n) * sizeof *order);
+  // Adds n <= topk candidates of other keys, found by another thread, to at most topk.
+  void merge(const int32_t* other_pos, const int32_t* other_order, int64_t n) {
+    int32_t* p = std::copy_n(other_pos, n, pos + 2 * topk);  // all at once: another core has them
+    auto* o = order + 2 * topk + n;
+    std::memcpy(order + 2 * topk, other_order, static_cast<size_t>(n) * sizeof *order);
+    int64_t mine = size - 1;
+    for (int64_t at = size + n - 1; at > mine; --at) {
+      const bool first = mine >= 0 && pos[mine] > p[-1];
+      pos[at] = first ? pos[mine] : *--p;
+      order[at] = first ? order[mine--] : *--o;
+    }
     size += n;
   }
 
@@ -137,10 +144,11 @@ class Scorer {
     if (coded_) return;
     if (tile.count == 1) w->few.set_queries(tiles_, w->q, J_, I_);
   }
-  // f(i, scores[64], n) for every token i of the tile that sees keys of the block at `from`.
+  // f(i, scores[64], n) for every token i of the tile that sees keys of the block at `from`. The
+  // block at `next` will follow, if there is one.
   template <class F>
-  void score(const QueryTile& tile, int64_t from, Work* w, F f) const {
-    if (coded_) return score_codes(tile, from, w, f);
+  void score(const QueryTile& tile, int64_t from, int64_t next, Work* w, F f) const {
+    if (coded_) return score_codes(tile, from, next, w, f);
     const int64_t keys = tile.pos + tile.count, n = std::min(kBlock, keys - from);
     load_block(tile.seq, from, n, tile.count == 1, &w->block);
     const int64_t skipped = std::max<int64_t>(0, from - tile.pos), begin = skipped * J_;
@@ -165,13 +173,11 @@ class Scorer {
   }
 
   template <class F>
-  void score_codes(const QueryTile& tile, int64_t from, Work* w, F f) const {
+  void score_codes(const QueryTile& tile, int64_t from, int64_t next, Work* w, F f) const {
     const int64_t skipped = std::max<int64_t>(0, from - tile.pos);
-    const uint8_t* next = nullptr;  // few tokens wait for memory
-    if (tile.count == 1 && from + kBlock <= tile.pos)
-      next = static_cast<const uint8_t*>(page(tile.seq, from + kBlock));
+    const void* ahead = next < tile.pos + tile.count ? page(tile.seq, next) : nullptr;
     codes_.score(w->coded, skipped, tile.count, static_cast<const uint8_t*>(page(tile.seq, from)),
-                 next, w->dots);
+                 static_cast<const uint8_t*>(ahead), w->dots);
     for (int64_t i = skipped; i < tile.count; ++i)
       f(i, w->dots + (i - skipped) * kBlock, std::min(kBlock, tile.pos + i + 1 - from));
   }
@@ -218,80 +224,80 @@ class Selector {
 
   void run() {
     if (queries_.size == 0) return;
-    const bool split = exec_.pool->size() > 1 && max_keys_ > kLeastPart &&
-                       max_keys_ > a_.sel.dim[1] && queries_.size < 4 * exec_.pool->size();
-    const int64_t blocks = (max_keys_ + kBlock - 1) / kBlock, most = 2 * exec_.pool->size();
-    part_keys_ = split ? std::max(kLeastPart, (blocks + most - 1) / most * kBlock) : max_keys_;
-    parts_ = (max_keys_ + part_keys_ - 1) / part_keys_;
-    if (parts_ > 1) {
-      part_owner_ = exec_.arena->allocate(queries_.size * parts_ * part_bytes());
-    }
+    const int64_t threads = exec_.pool->size();
+    const bool split = threads > 1 && max_keys_ > 2 * kLeastPart && max_keys_ > a_.sel.dim[1] &&
+                       queries_.size < 4 * threads;
+    shares_ = split ? std::min(threads, (4 * threads + queries_.size - 1) / queries_.size) : 1;
+    part_keys_ = split ? std::max(kLeastPart, max_keys_ / (4 * shares_) / kBlock * kBlock)
+                       : round_up(max_keys_, kBlock);
+    shared_owner_ = exec_.arena->allocate(queries_.size * static_cast<int64_t>(sizeof(Shared)));
+    shared_ = new (shared_owner_.get()) Shared[static_cast<size_t>(queries_.size)];
+    if (split) lists_owner_ = exec_.arena->allocate(queries_.size * shares_ * share_bytes());
     const ThreadScratch scratch(
         exec_, scorer_.scratch_bytes(max_tokens_) + max_tokens_ * (Candidates::bytes(topk_) + 64));
-    exec_.pool->parallel_for(queries_.size * parts_, 1, [&](int64_t n, int64_t, int thread) {
-      run_part(queries_.size - 1 - n / parts_, n % parts_, scratch.of(thread));
+    exec_.pool->parallel_for(queries_.size * shares_, 1, [&](int64_t n, int64_t, int thread) {
+      run_share(queries_.size - 1 - n / shares_, n % shares_, scratch.of(thread));
     });
-    if (parts_ == 1) return;
-    exec_.pool->parallel_for(queries_.size, 1,
-                             [&](int64_t i, int64_t, int thread) { join(i, scratch.of(thread)); });
   }
 
  private:
-  // Candidates of a (tile, part): for every token a count, positions and orders.
-  int64_t part_bytes() const { return max_tokens_ * (1 + 2 * topk_) * 4; }
-  int32_t* part(int64_t tile, int64_t p, int64_t token) const {
-    auto* base = reinterpret_cast<int32_t*>(part_owner_.get() + (tile * parts_ + p) * part_bytes());
-    return base + token * (1 + 2 * topk_);
+  // Of the shares in one tile: they take parts of the keys until none is left, and the last one to
+  // finish joins what they found.
+  struct alignas(64) Shared {
+    std::atomic<int64_t> taken{0}, finished{0};
+  };
+  // Candidates of a share: for every token a count, positions and orders.
+  int64_t share_bytes() const { return max_tokens_ * (1 + 2 * topk_) * 4; }
+  int32_t* list(int64_t tile, int64_t share, int64_t token) const {
+    auto* base = lists_owner_.get() + (tile * shares_ + share) * share_bytes();
+    return reinterpret_cast<int32_t*>(base) + token * (1 + 2 * topk_);
   }
 
-  Candidates* candidates(Scratch* s) const {
-    auto* c = s->take<Candidates>(max_tokens_);
-    for (int64_t i = 0; i < max_tokens_; ++i) c[i].init(s, topk_);
-    return c;
-  }
-
-  void run_part(int64_t index, int64_t p, Scratch s) const {
+  void run_share(int64_t index, int64_t share, Scratch s) const {
     const QueryTile& tile = queries_.tile[index];
-    Scorer::Work w = scorer_.layout(&s, max_tokens_);
-    Candidates* rows = candidates(&s);
     const int64_t keys = tile.pos + tile.count;
-    const int64_t begin = p * part_keys_;
-    const int64_t end = std::min(keys, begin + part_keys_);
-    if (parts_ == 1 && keys <= a_.sel.dim[1]) {  // everything is selected
-      for (int64_t i = 0; i < tile.count; ++i) write_all(tile, i);
+    if (keys <= a_.sel.dim[1]) {  // everything is selected
+      for (int64_t i = share; i < tile.count; i += shares_) write_all(tile, i);
       return;
     }
+    Scorer::Work w = scorer_.layout(&s, max_tokens_);
+    auto* rows = s.take<Candidates>(max_tokens_);
+    for (int64_t i = 0; i < max_tokens_; ++i) rows[i].init(&s, topk_);
     scorer_.load_queries(tile, &w);
-    for (int64_t from = begin; from < end; from += kBlock)
-      scorer_.score(tile, from, &w, [&](int64_t i, const float* scores, int64_t n) {
-        rows[i].add_block(vec_, scores, from, n);
-      });
-    for (int64_t i = 0; i < tile.count; ++i) {
-      rows[i].cut(vec_, topk_);
-      if (parts_ == 1)
-        write(tile, i, rows[i]);
-      else {
-        int32_t* out = part(index, p, i);
-        out[0] = static_cast<int32_t>(rows[i].size);
-        std::copy_n(rows[i].pos, rows[i].size, out + 1);
-        for (int64_t k = 0; k < rows[i].size; ++k)
-          out[1 + topk_ + k] = std::bit_cast<int32_t>(rows[i].order[k]);
+    const auto take = [&] { return shared_[index].taken.fetch_add(part_keys_); };
+    for (int64_t begin = take(); begin < keys;) {
+      const int64_t end = std::min(keys, begin + part_keys_), after = take();
+      for (int64_t from = begin; from < end; from += kBlock) {
+        const int64_t next = from + kBlock < end ? from + kBlock : after;
+        scorer_.score(tile, from, next, &w, [&](int64_t i, const float* scores, int64_t n) {
+          rows[i].add_block(vec_, scores, from, n);
+        });
       }
+      begin = after;
     }
+    for (int64_t i = 0; i < tile.count; ++i) rows[i].cut(vec_, topk_);
+    if (shares_ > 1 && !join(index, share, rows)) return;
+    for (int64_t i = 0; i < tile.count; ++i) write(tile, i, rows[i]);
   }
 
-  void join(int64_t index, Scratch s) const {
-    const QueryTile& tile = queries_.tile[index];
-    scorer_.layout(&s, max_tokens_);
-    Candidates* rows = candidates(&s);
-    for (int64_t i = 0; i < tile.count; ++i) {
-      for (int64_t p = 0; p < parts_; ++p) {
-        const int32_t* in = part(index, p, i);
-        rows[i].add(vec_, in + 1, in + 1 + topk_, in[0]);
-      }
-      rows[i].cut(vec_, topk_);
-      write(tile, i, rows[i]);
+  // Leaves what this share found, or adds what all others did when it is the last one.
+  bool join(int64_t index, int64_t share, Candidates* rows) const {
+    const int64_t tokens = queries_.tile[index].count;
+    for (int64_t i = 0; i < tokens; ++i) {
+      int32_t* out = list(index, share, i);
+      out[0] = static_cast<int32_t>(rows[i].size);
+      std::copy_n(rows[i].pos, rows[i].size, out + 1);
+      std::memcpy(out + 1 + topk_, rows[i].order, static_cast<size_t>(rows[i].size) * 4);
     }
+    if (shared_[index].finished.fetch_add(1) + 1 < shares_) return false;
+    for (int64_t i = 0; i < tokens; ++i)
+      for (int64_t other = 0; other < shares_; ++other) {
+        if (other == share) continue;
+        const int32_t* in = list(index, other, i);
+        rows[i].merge(in + 1, in + 1 + topk_, in[0]);
+        rows[i].cut(vec_, topk_);
+      }
+    return true;
   }
 
   int32_t* output(const QueryTile& tile, int64_t i) const {
@@ -311,8 +317,9 @@ class Selector {
   Scorer scorer_;
   const AttentionVec& vec_;
   QueryTiles queries_;
-  std::shared_ptr<std::byte> part_owner_;
-  int64_t max_tokens_ = 0, max_keys_ = 0, topk_ = 0, parts_ = 1, part_keys_ = 0;
+  std::shared_ptr<std::byte> shared_owner_, lists_owner_;
+  Shared* shared_ = nullptr;  // [tiles]
+  int64_t max_tokens_ = 0, max_keys_ = 0, topk_ = 0, shares_ = 1, part_keys_ = 0;
 };
 
 bool takes(const View& q, const KeyPages& keys) {
@@ -360,9 +367,10 @@ void index_scores(const Exec& exec, const IndexScores& a) {
     for (int64_t i = 0; i < tile.count; ++i)
       std::fill_n(out_ptr(a.scores, tile.first + i), a.scores.dim[1], 0.0f);
     for (int64_t from = 0; from < tile.pos + tile.count; from += kBlock)
-      scorer.score(tile, from, &w, [&](int64_t i, const float* scores, int64_t keys) {
-        std::copy_n(scores, keys, out_ptr(a.scores, tile.first + i) + from);
-      });
+      scorer.score(tile, from, from + kBlock, &w,
+                   [&](int64_t i, const float* scores, int64_t keys) {
+                     std::copy_n(scores, keys, out_ptr(a.scores, tile.first + i) + from);
+                   });
   });
 }
 
