@@ -12,7 +12,7 @@ class ThreadPool;
 // Fused multiply-adds from registers only, on all threads of the pool for about `seconds`; flop/s.
 double measure_fma_peak(ThreadPool& pool, double seconds);
 
-// One pass over `bytes` (a multiple of 64; 64-byte aligned) with all threads, several streams each;
+// One pass over `bytes` (a multiple of 64; 64-byte aligned) with all threads, each in one stream;
 // bytes/s. To see memory, the buffer must be far larger than the caches and lie on huge pages.
 double measure_read_bandwidth(ThreadPool& pool, const void* data, size_t bytes);
 

@@ -132,6 +132,9 @@ void stream(const StreamArgs& s) {
   const auto* base = static_cast<const typename F::T*>(s.b);
   const int64_t b_panel = s.k * kPanelCols, block = F::kScaled ? kScaleBlock : s.k;
   const int64_t scale_panel = (s.k + kScaleBlock - 1) / kScaleBlock;
+  // From here on the early requests leave a panel, behind which the tile's others lie: they go on
+  // behind those.
+  const int64_t leaves = s.k - kAhead / kPanelCols, others = (kPanels - 1) * b_panel;
   V acc[kRows][kVecs];
   zero<kRows, kVecs>(acc);
   for (int64_t k0 = 0; k0 < s.k; k0 += block) {
@@ -141,8 +144,9 @@ void stream(const StreamArgs& s) {
     const typename F::T* b = base + k0 * kPanelCols;
     int64_t k = k0;
     for (; k + 2 <= k1; k += 2, b += 2 * kPanelCols) {
+      const typename F::T* ahead = b + (k < leaves ? kAhead : kAhead + others);
 #pragma GCC unroll 4
-      for (int q = 0; q < kPanels; ++q) hwy::Prefetch(b + q * b_panel + kAhead);
+      for (int q = 0; q < kPanels; ++q) hwy::Prefetch(ahead + q * b_panel);
       stream_steps<F, kRows, kPanels, 2>(b, b_panel, s.a + k, s.lda, part);
     }
     if (k < k1) {
