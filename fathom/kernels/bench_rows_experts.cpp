@@ -79,17 +79,21 @@ RowJob combine(RowMaker& m) {
   }};
 }
 
-RowJob combine_bwd(RowMaker& m) {
-  const int64_t T = m.s.T, A = m.s.A, D = m.s.D;
-  const Tensor x = m.input({T * A, D}), weights = m.input({T, A}), dy = m.input({T, D}),
-               dx = m.output({T * A, D}), dweights = m.output({T, A});
-  return {[=, slot = slots(m)](const Kernels& k, const Exec& e) {
-    k.combine_bwd(e, {.x = x,
-                      .weights = weights,
-                      .dy = dy,
-                      .slot = slot.data(),
-                      .dx = dx,
-                      .dweights = dweights});
+RowJob expert_bwd(RowMaker& m) {
+  const int64_t T = m.s.T, A = m.s.A, P = T * A, F = m.s.D;
+  const Tensor gate = m.input({P, F}), up = m.input({P, F}), dy = m.input({P, F}),
+               weights = m.input({T, A}), dgate = m.output({P, F}), dup = m.output({P, F}),
+               weighted_h = m.output({P, F}), dweights = m.output({T, A});
+  return {[=, pair = slots(m)](const Kernels& k, const Exec& e) {
+    k.expert_bwd(e, {.gate = gate,
+                     .up = up,
+                     .dy = dy,
+                     .weights = weights,
+                     .pair = pair.data(),
+                     .dgate = dgate,
+                     .dup = dup,
+                     .weighted_h = weighted_h,
+                     .dweights = dweights});
   }};
 }
 
@@ -110,7 +114,7 @@ constexpr RowSpec kSpecs[] = {
     {"gate_bwd", true, 1e-6, shape_TE, gate_bwd},
     {"balance", true, kBalanceTolerance, shape_TE, balance},
     {"combine", true, 1e-6, shape_TA, combine},
-    {"combine_bwd", true, 1e-6, shape_TA, combine_bwd},
+    {"expert_bwd", true, 1e-6, shape_TA, expert_bwd},
     {"gather_bwd", true, 1e-6, shape_TA, gather_bwd},
 };
 

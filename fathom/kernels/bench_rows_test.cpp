@@ -39,7 +39,7 @@ Kernels idle_kernels() {
   };
   idle(k.head_linear, k.head_linear_dw, k.rms_norm, k.rms_norm_bwd, k.layer_norm, k.layer_norm_bwd,
        k.rope, k.add, k.accumulate, k.swiglu, k.swiglu_bwd, k.embed, k.embed_bwd, k.gate,
-       k.gate_bwd, k.balance, k.combine, k.combine_bwd, k.gather_bwd, k.attention, k.attention_bwd,
+       k.gate_bwd, k.balance, k.combine, k.expert_bwd, k.gather_bwd, k.attention, k.attention_bwd,
        k.attention_mha, k.attention_mha_bwd, k.index_select, k.index_scores, k.index_kl,
        k.act_quant, k.weight_quant, k.hadamard, k.round_bf16, k.cross_entropy, k.adamw,
        k.sum_squares);

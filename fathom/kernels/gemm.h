@@ -127,14 +127,15 @@ struct WeightGradParams {
 };
 void gemm_weight_grad(const WeightGradParams& p, ThreadPool& pool);
 
-// dw[e] from the rows offsets[e] .. offsets[e+1] of dy and (gathered) x; an empty group's dw[e] is
+// dw[e] from the rows offsets[e] .. offsets[e+1] of (gathered) dy and x; an empty group's dw[e] is
 // set to zero, or left alone with `add`. Chunks count from the first row of the group.
 struct GroupedWeightGradParams {
   const float* dy = nullptr;
   int64_t ldy = 0;
+  const int32_t* dy_rows = nullptr;  // when set, row i of dy is dy + dy_rows[i] * ldy
   const float* x = nullptr;
   int64_t ldx = 0;
-  const int32_t* x_rows = nullptr;   // indexed by the row of dy
+  const int32_t* x_rows = nullptr;   // likewise, counted over all groups
   const int32_t* offsets = nullptr;  // [groups + 1], ascending
   int64_t groups = 0;
   float* const* dw = nullptr;  // [groups]

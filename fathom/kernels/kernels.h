@@ -87,7 +87,8 @@ struct GroupedLinear {
   View y;                           // [P,N]
 };
 struct GroupedLinearDx {
-  View dy;  // [P,N]
+  View dy;  // [P,N], or [*,N] with `rows` [P]
+  const int32_t* rows = nullptr;
   int64_t num_groups = 0;
   const int32_t* offset = nullptr;
   const WeightRef* w = nullptr;
@@ -95,8 +96,9 @@ struct GroupedLinearDx {
   bool add = false;
 };
 struct GroupedLinearDw {
-  View dy;  // [P,N]
-  View x;   // [P,K], or [*,K] with `rows` [P]
+  View dy;  // [P,N], or [*,N] with `dy_rows` [P]
+  const int32_t* dy_rows = nullptr;
+  View x;  // [P,K], or [*,K] with `rows` [P]
   const int32_t* rows = nullptr;
   int64_t num_groups = 0;
   const int32_t* offset = nullptr;
@@ -245,11 +247,17 @@ struct Combine {
   View y;               // [T,D]
   bool add = false;
 };
-struct CombineBwd {
-  View x, weights, dy;
-  const int32_t* slot;
-  View dx;        // [P,D] =, or null
-  View dweights;  // [T,A] (+)=, or null
+// The adjoint of Combine and of the experts' SwiGLU in one. A combined row is the sum of weight *
+// (W_down h) with h = silu(gate) * up, so dy, the gradient of a token times W_down, is the same for
+// all of its weights: dh = weight * dy, dweight = dy . h, and dW_down sums dy^T (weight * h).
+struct ExpertBwd {
+  View gate, up;        // [P,F] strided rows
+  View dy;              // [P,F]
+  View weights;         // [T,A]
+  const int32_t* pair;  // [P]: t * A + a of a slot
+  View dgate, dup;      // [P,F] strided rows =, or null
+  View weighted_h;      // [P,F] =, or null
+  View dweights;        // [T,A] (+)=, or null
   bool add_dweights = false;
 };
 // dx[t] (+)= sum_a dxp[slot[t,a]]: the adjoint of reading x by rows
@@ -475,7 +483,7 @@ struct Kernels {
   void (*gate_bwd)(const Exec&, const GateBwd&);
   void (*balance)(const Exec&, const Balance&);
   void (*combine)(const Exec&, const Combine&);
-  void (*combine_bwd)(const Exec&, const CombineBwd&);
+  void (*expert_bwd)(const Exec&, const ExpertBwd&);
   void (*gather_bwd)(const Exec&, const GatherBwd&);
   void (*attention)(const Exec&, const Attention&);
   void (*attention_bwd)(const Exec&, const AttentionBwd&);

@@ -18,11 +18,13 @@ void sort_by_expert(const View& experts_TA, int64_t num_experts, Routing& r) {
   }
   for (size_t e = 0; e < static_cast<size_t>(num_experts); ++e) r.offset[e + 1] += r.offset[e];
   r.token.resize(static_cast<size_t>(T * A));
+  r.pair.resize(static_cast<size_t>(T * A));
   r.slot.resize(static_cast<size_t>(T * A));
   std::vector<int32_t> next(r.offset.begin(), r.offset.end() - 1);
   for (int64_t i = 0; i < T * A; ++i) {
     const int32_t slot = next[static_cast<size_t>(expert[i])]++;
     r.token[static_cast<size_t>(slot)] = static_cast<int32_t>(i / A);
+    r.pair[static_cast<size_t>(slot)] = static_cast<int32_t>(i);
     r.slot[static_cast<size_t>(i)] = slot;
   }
 }
@@ -43,7 +45,7 @@ struct ExpertsPass {
   DType real;
   std::shared_ptr<const Routing> routing;
   Value x_TD, y_TD;
-  Tensor gate_PF, up_PF, h_PF, y_PD;
+  Tensor gate_PF, up_PF;
 
   int64_t num_experts() const { return static_cast<int64_t>(routing->offset.size()) - 1; }
   int64_t num_slots() const { return static_cast<int64_t>(routing->token.size()); }
@@ -65,17 +67,19 @@ struct ExpertsPass {
                              .w = r.data(),
                              .y = y});
   }
-  void backward_x(const std::vector<Weight>& w, const View& dy, const View& dx, bool add) const {
+  void backward_x(const std::vector<Weight>& w, const View& dy, const int32_t* rows, const View& dx,
+                  bool add) const {
     const std::vector<WeightRef> r = refs(w);
     k->grouped_linear_dx(exec, {.dy = dy,
+                                .rows = rows,
                                 .num_groups = num_experts(),
                                 .offset = routing->offset.data(),
                                 .w = r.data(),
                                 .dx = dx,
                                 .add = add});
   }
-  void backward_w(const std::vector<Weight>& w, const View& dy, const View& x,
-                  const int32_t* rows) const {
+  void backward_w(const std::vector<Weight>& w, const View& dy, const int32_t* dy_rows,
+                  const View& x, const int32_t* rows) const {
     if (!trainable(w)) return;
     std::vector<View> dw(w.size());
     const auto add = std::make_unique<bool[]>(w.size());
@@ -85,6 +89,7 @@ struct ExpertsPass {
       add[e] = sink.add;
     }
     k->grouped_linear_dw(exec, {.dy = dy,
+                                .dy_rows = dy_rows,
                                 .x = x,
                                 .rows = rows,
                                 .num_groups = num_experts(),
@@ -92,41 +97,38 @@ struct ExpertsPass {
                                 .dw = dw.data(),
                                 .add = add.get()});
   }
-  Tensor backward_combine(bool want_dx) const;
   void backward(const ExpertWeights& weights) const;
 };
 
-// The gradient of the experts' outputs, by slot; that of the gate weights goes to its sink.
-Tensor ExpertsPass::backward_combine(bool want_dx) const {
-  const Tensor dy_PD = want_dx ? scratch(y_TD->dim[1]) : Tensor();
-  const GradSink dweights = routing->weights_TA.grad_sink(*exec.arena);
-  k->combine_bwd(exec, {.x = y_PD,
-                        .weights = routing->weights_TA,
-                        .dy = y_TD.grad(),
-                        .slot = routing->slot.data(),
-                        .dx = dy_PD,
-                        .dweights = dweights.view,
-                        .add_dweights = dweights.add});
-  return dy_PD;
-}
-
 void ExpertsPass::backward(const ExpertWeights& weights) const {
-  const Tensor dy_PD = backward_combine(x_TD.needs_grad() || trainable(weights.gate_proj) ||
-                                        trainable(weights.up_proj) || trainable(weights.down_proj));
-  if (!dy_PD) return;
+  const bool dx_wanted = x_TD.needs_grad(), down = trainable(weights.down_proj);
+  const bool gate = dx_wanted || trainable(weights.gate_proj),
+             up = dx_wanted || trainable(weights.up_proj);
+  const GradSink dweights = routing->weights_TA.grad_sink(*exec.arena);
+  if (!gate && !up && !down && !dweights) return;
   const int64_t F = gate_PF.view.dim[1];
   const int32_t* token = routing->token.data();
-  backward_w(weights.down_proj, dy_PD, h_PF, nullptr);
-  const Tensor dh_PF = scratch(F), dgate_PF = scratch(F), dup_PF = scratch(F);
-  backward_x(weights.down_proj, dy_PD, dh_PF, false);
-  k->swiglu_bwd(exec,
-                {.gate = gate_PF, .up = up_PF, .dy = dh_PF, .dgate = dgate_PF, .dup = dup_PF});
-  backward_w(weights.gate_proj, dgate_PF, x_TD, token);
-  backward_w(weights.up_proj, dup_PF, x_TD, token);
-  if (!x_TD.needs_grad()) return;
+  const View dy_TD = y_TD.grad();
+  const Tensor dh_PF = scratch(F), dgate_PF = gate ? scratch(F) : Tensor(),
+               dup_PF = up ? scratch(F) : Tensor(), h_PF = down ? scratch(F) : Tensor();
+  backward_x(weights.down_proj, dy_TD, token, dh_PF, false);
+  k->expert_bwd(exec, {.gate = gate_PF,
+                       .up = up_PF,
+                       .dy = dh_PF,
+                       .weights = routing->weights_TA,
+                       .pair = routing->pair.data(),
+                       .dgate = dgate_PF,
+                       .dup = dup_PF,
+                       .weighted_h = h_PF,
+                       .dweights = dweights.view,
+                       .add_dweights = dweights.add});
+  backward_w(weights.down_proj, dy_TD, token, h_PF, nullptr);
+  backward_w(weights.gate_proj, dgate_PF, nullptr, x_TD, token);
+  backward_w(weights.up_proj, dup_PF, nullptr, x_TD, token);
+  if (!dx_wanted) return;
   const Tensor dx_PD = scratch(x_TD->dim[1]);
-  backward_x(weights.gate_proj, dgate_PF, dx_PD, false);
-  backward_x(weights.up_proj, dup_PF, dx_PD, true);
+  backward_x(weights.gate_proj, dgate_PF, nullptr, dx_PD, false);
+  backward_x(weights.up_proj, dup_PF, nullptr, dx_PD, true);
   const GradSink dx = x_TD.grad_sink(*exec.arena);
   k->gather_bwd(exec, {.dxp = dx_PD,
                        .slot = routing->slot.data(),
@@ -231,18 +233,17 @@ Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>&
   const int32_t* token = routing->token.data();
   Value y_TD = ctx.make({x_TD->dim[0], D}, {&x_TD, &routing->weights_TA, &w_gate[0].value(),
                                             &w_up[0].value(), &w_down[0].value()});
-  ExpertsPass p{&ctx.kernels, ctx.exec(), ctx.real, routing, x_TD, y_TD, {}, {}, {}, {}};
+  ExpertsPass p{&ctx.kernels, ctx.exec(), ctx.real, routing, x_TD, y_TD, {}, {}};
   p.gate_PF = p.scratch(F);
   p.up_PF = p.scratch(F);
   p.forward(w_gate, x_TD, token, p.gate_PF);
   p.forward(w_up, x_TD, token, p.up_PF);
-  p.h_PF = p.scratch(F);
-  ctx.kernels.swiglu(ctx.exec(), {.gate = p.gate_PF, .up = p.up_PF, .y = p.h_PF});
-  p.y_PD = p.scratch(D);
-  p.forward(w_down, p.h_PF, nullptr, p.y_PD);
+  const Tensor h_PF = p.scratch(F), y_PD = p.scratch(D);
+  ctx.kernels.swiglu(ctx.exec(), {.gate = p.gate_PF, .up = p.up_PF, .y = h_PF});
+  p.forward(w_down, h_PF, nullptr, y_PD);
   ctx.kernels.combine(
       ctx.exec(),
-      {.x = p.y_PD, .slot = routing->slot.data(), .weights = routing->weights_TA, .y = y_TD});
+      {.x = y_PD, .slot = routing->slot.data(), .weights = routing->weights_TA, .y = y_TD});
   if (!ctx.tape) return y_TD;
   ctx.on_backward(y_TD, [p = std::move(p), weights] { p.backward(weights); });
   return y_TD;

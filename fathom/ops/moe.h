@@ -23,6 +23,7 @@ struct Routing {
   Tensor own_TA;      // with a forced selection: what the router would have chosen; else empty
   std::vector<int32_t> offset;  // [E+1]: slots of expert e
   std::vector<int32_t> token;   // [P]: the token of a slot
+  std::vector<int32_t> pair;    // [P]: the place of a slot in weights_TA
   std::vector<int32_t> slot;    // [T*A]: the slot of (token, a)
 };
 

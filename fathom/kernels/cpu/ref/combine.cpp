@@ -1,5 +1,5 @@
-// Reference weighted sum of expert outputs, its adjoint, and the adjoint of the row gather that
-// feeds the experts.
+// Reference weighted sum of expert outputs, and the adjoint of the row gather that feeds the
+// experts.
 #include "fathom/kernels/cpu/ref/real.h"
 #include "fathom/kernels/cpu/ref/ref.h"
 
@@ -16,24 +16,6 @@ void combine(const Exec&, const Combine& a) {
         for (int64_t k = 0; k < A; ++k)
           sum += wide(weight[k]) * wide(row_of<R>(a.x, a.slot[t * A + k])[i]);
         put(y + i, sum, a.add);
-      }
-    }
-  });
-}
-
-void combine_bwd(const Exec&, const CombineBwd& a) {
-  const int64_t T = a.dy.dim[0], D = a.dy.dim[1], A = a.weights.dim[1];
-  with_real(a.dy.dtype, [&]<class R>(R) {
-    for (int64_t t = 0; t < T; ++t) {
-      const R *weight = row_of<R>(a.weights, t), *dy = row_of<R>(a.dy, t);
-      for (int64_t k = 0; k < A; ++k) {
-        const int32_t slot = a.slot[t * A + k];
-        double dot = 0;
-        for (int64_t i = 0; i < D; ++i) {
-          if (a.dweights) dot += wide(dy[i]) * wide(row_of<R>(a.x, slot)[i]);
-          if (a.dx) row_of<R>(a.dx, slot)[i] = static_cast<R>(wide(weight[k]) * wide(dy[i]));
-        }
-        if (a.dweights) put(row_of<R>(a.dweights, t) + k, dot, a.add_dweights);
       }
     }
   });

@@ -95,14 +95,15 @@ void coded_product(const Exec& exec, const R* x, int64_t ldx, const int32_t* row
 }
 
 template <class R>
-void outer(const Exec& exec, const R* dy, int64_t lddy, const R* x, int64_t ldx,
-           const int32_t* rows, R* dw, int64_t lddw, int64_t M, int64_t N, int64_t K, bool add) {
+void outer(const Exec& exec, const R* dy, int64_t lddy, const int32_t* dy_rows, const R* x,
+           int64_t ldx, const int32_t* rows, R* dw, int64_t lddw, int64_t M, int64_t N, int64_t K,
+           bool add) {
   exec.pool->parallel_for(N, 1, [&](int64_t begin, int64_t end, int) {
     std::vector<double> sum(static_cast<size_t>(K));
     for (int64_t n = begin; n < end; ++n) {
       std::fill(sum.begin(), sum.end(), 0.0);
       for (int64_t m = 0; m < M; ++m) {
-        const double g = static_cast<double>(dy[m * lddy + n]);
+        const double g = static_cast<double>(dy[(dy_rows ? dy_rows[m] : m) * lddy + n]);
         const R* row = x + (rows ? rows[m] : m) * ldx;
         for (int64_t k = 0; k < K; ++k)
           sum[static_cast<size_t>(k)] += g * static_cast<double>(row[k]);
@@ -135,28 +136,42 @@ void linears(const Exec& exec, const Linear* list, int64_t count) {
   for (int64_t i = 0; i < count; ++i) linear(exec, list[i]);
 }
 
-void linear_dx(const Exec& exec, const LinearDx& a) {
+namespace {
+
+void dx_of_rows(const Exec& exec, const LinearDx& a, const int32_t* rows) {
   const std::vector<double> w = dense_weight(a.w);
   const int64_t N = a.w.raw.dim[0], K = a.w.raw.dim[1];
   by_real(a.dy.dtype, [&]<class R>(R) {
-    product<R>(exec, a.dy.as<R>(), a.dy.stride[0], nullptr, w.data(), K, 1, a.dx.as<R>(),
-               a.dx.stride[0], a.dy.dim[0], K, N, a.add);
+    product<R>(exec, a.dy.as<R>(), a.dy.stride[0], rows, w.data(), K, 1, a.dx.as<R>(),
+               a.dx.stride[0], a.dx.dim[0], K, N, a.add);
   });
 }
 
-void linear_dw(const Exec& exec, const LinearDw& a) {
+void dw_of_rows(const Exec& exec, const LinearDw& a, const int32_t* dy_rows, int64_t M) {
   by_real(a.x.dtype, [&]<class R>(R) {
-    outer(exec, a.dy.as<R>(), a.dy.stride[0], a.x.as<R>(), a.x.stride[0], a.rows, a.dw.as<R>(),
-          a.dw.stride[0], a.dy.dim[0], a.dw.dim[0], a.dw.dim[1], a.add);
+    outer(exec, a.dy.as<R>(), a.dy.stride[0], dy_rows, a.x.as<R>(), a.x.stride[0], a.rows,
+          a.dw.as<R>(), a.dw.stride[0], M, a.dw.dim[0], a.dw.dim[1], a.add);
   });
 }
+
+// Rows begin .. of a list that is read by rows or as it stands.
+View part(const View& v, const int32_t* rows, int64_t begin, int64_t size) {
+  return rows ? v : slice(v, 0, begin, size);
+}
+const int32_t* part(const int32_t* rows, int64_t begin) { return rows ? rows + begin : nullptr; }
+
+}  // namespace
+
+void linear_dx(const Exec& exec, const LinearDx& a) { dx_of_rows(exec, a, nullptr); }
+
+void linear_dw(const Exec& exec, const LinearDw& a) { dw_of_rows(exec, a, nullptr, a.dy.dim[0]); }
 
 void grouped_linear(const Exec& exec, const GroupedLinear& a) {
   for (int64_t e = 0; e < a.num_groups; ++e) {
     const int64_t begin = a.offset[e], size = a.offset[e + 1] - begin;
     if (size == 0) continue;
-    linear(exec, {.x = a.rows ? a.x : slice(a.x, 0, begin, size),
-                  .rows = a.rows ? a.rows + begin : nullptr,
+    linear(exec, {.x = part(a.x, a.rows, begin, size),
+                  .rows = part(a.rows, begin),
                   .w = a.w[e],
                   .y = slice(a.y, 0, begin, size)});
   }
@@ -166,21 +181,25 @@ void grouped_linear_dx(const Exec& exec, const GroupedLinearDx& a) {
   for (int64_t e = 0; e < a.num_groups; ++e) {
     const int64_t begin = a.offset[e], size = a.offset[e + 1] - begin;
     if (size == 0) continue;
-    linear_dx(exec, {.dy = slice(a.dy, 0, begin, size),
-                     .w = a.w[e],
-                     .dx = slice(a.dx, 0, begin, size),
-                     .add = a.add});
+    dx_of_rows(exec,
+               {.dy = part(a.dy, a.rows, begin, size),
+                .w = a.w[e],
+                .dx = slice(a.dx, 0, begin, size),
+                .add = a.add},
+               part(a.rows, begin));
   }
 }
 
 void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a) {
   for (int64_t e = 0; e < a.num_groups; ++e) {
     const int64_t begin = a.offset[e], size = a.offset[e + 1] - begin;
-    linear_dw(exec, {.dy = slice(a.dy, 0, begin, size),
-                     .x = a.rows ? a.x : slice(a.x, 0, begin, size),
-                     .rows = a.rows ? a.rows + begin : nullptr,
-                     .dw = a.dw[e],
-                     .add = a.add[e]});
+    dw_of_rows(exec,
+               {.dy = part(a.dy, a.dy_rows, begin, size),
+                .x = part(a.x, a.rows, begin, size),
+                .rows = part(a.rows, begin),
+                .dw = a.dw[e],
+                .add = a.add[e]},
+               part(a.dy_rows, begin), size);
   }
 }
 
@@ -213,11 +232,11 @@ void head_linear_dw(const Exec& exec, const HeadLinearDw& a) {
       R* dw = a.dw.as<R>() + h * a.dw.stride[0];
       const int64_t T = a.x.dim[0];
       if (a.transposed)
-        outer<R>(exec, dy, a.dy.stride[0], x, a.x.stride[0], nullptr, dw, a.dw.stride[1], T,
-                 a.dw.dim[1], a.dw.dim[2], a.add);
+        outer<R>(exec, dy, a.dy.stride[0], nullptr, x, a.x.stride[0], nullptr, dw, a.dw.stride[1],
+                 T, a.dw.dim[1], a.dw.dim[2], a.add);
       else
-        outer<R>(exec, x, a.x.stride[0], dy, a.dy.stride[0], nullptr, dw, a.dw.stride[1], T,
-                 a.dw.dim[1], a.dw.dim[2], a.add);
+        outer<R>(exec, x, a.x.stride[0], nullptr, dy, a.dy.stride[0], nullptr, dw, a.dw.stride[1],
+                 T, a.dw.dim[1], a.dw.dim[2], a.add);
     });
   }
 }

@@ -32,7 +32,7 @@ const Kernels& cpu_ref() {
       .gate_bwd = ref::gate_bwd,
       .balance = ref::balance,
       .combine = ref::combine,
-      .combine_bwd = ref::combine_bwd,
+      .expert_bwd = ref::expert_bwd,
       .gather_bwd = ref::gather_bwd,
       .attention = ref::attention,
       .attention_bwd = ref::attention_bwd,

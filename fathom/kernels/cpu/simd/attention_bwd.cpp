@@ -35,7 +35,7 @@ struct Form {
 };
 
 struct Work {
-  float *q, *d_o, *dq, *s, *dp, *lse, *delta;
+  float *q, *o, *d_o, *dq, *s, *dp, *lse, *delta;
   float *kept_s, *kept_dp;  // [tokens][blocks of the selection][heads][64], where tokens gather
   uint64_t *mask, *selected;
   KeyBlock k, v;
@@ -90,12 +90,14 @@ class Backward {
  private:
   int64_t scratch_bytes() const {
     const int64_t numbers = rows_ * (2 * ld_ + v_ld_ + 2 * kBlock * (1 + kept_blocks_) + 2);
-    return numbers * 4 + rows_ * 8 + (f_.sel ? rows_ / heads_ * blocks_ * 8 : 0) +
-           KeyBlock::scratch_bytes(width_) + KeyBlock::scratch_bytes(V_) + 1024;
+    return (numbers + kBlock * v_ld_) * 4 + rows_ * 8 +
+           (f_.sel ? rows_ / heads_ * blocks_ * 8 : 0) + KeyBlock::scratch_bytes(width_) +
+           KeyBlock::scratch_bytes(V_) + 1024;
   }
   Work layout(Scratch s) const {
     Work w{};
     for (float** p : {&w.q, &w.dq}) *p = s.take<float>(rows_ * ld_);
+    w.o = s.take<float>(kBlock * v_ld_);
     w.d_o = s.take<float>(rows_ * v_ld_);
     for (float** p : {&w.s, &w.dp}) *p = s.take<float>(rows_ * kBlock);
     for (float** p : {&w.lse, &w.delta}) *p = s.take<float>(rows_);
@@ -108,16 +110,26 @@ class Backward {
   }
 
   void load_queries(const QueryTile& tile, int64_t first_head, Work* w) const {
-    for (int64_t i = 0; i < tile.count; ++i)
-      for (int64_t j = 0; j < heads_; ++j) {
-        const int64_t t = tile.first + i, h = first_head + j, r = i * heads_ + j;
-        std::copy_n(row_ptr(f_.q1, t, h), N_, w->q + r * ld_);
-        std::copy_n(row_ptr(f_.q2, t, h), R_, w->q + r * ld_ + N_);
-        const float* d_o = row_ptr(f_.d_o, t, h);
-        std::copy_n(d_o, V_, w->d_o + r * v_ld_);
-        w->delta[r] = vec_.dot(d_o, row_ptr(f_.o, t, h), V_);
-        w->lse[r] = row_ptr(f_.lse, t)[h];
-      }
+    const auto row = [&](const View& v, int64_t r) {
+      return row_ptr(v, tile.first + r / heads_, first_head + r % heads_);
+    };
+    const int64_t rows = tile.count * heads_;
+    for (int64_t r = 0; r < rows; r += kBlock) {
+      const int64_t n = std::min(kBlock, rows - r);
+      const auto take = [&](const View& from, int64_t width, float* to, int64_t ld) {
+        const void* src[kBlock];
+        for (int64_t i = 0; i < n; ++i) src[i] = row(from, r + i);
+        vec_.gather_f32(src, n, width, to, ld);
+      };
+      take(f_.q1, N_, w->q + r * ld_, ld_);
+      take(f_.q2, R_, w->q + r * ld_ + N_, ld_);
+      take(f_.o, V_, w->o, v_ld_);
+      take(f_.d_o, V_, w->d_o + r * v_ld_, v_ld_);
+      for (int64_t i = 0; i < n; ++i)
+        w->delta[r + i] = vec_.dot(w->d_o + (r + i) * v_ld_, w->o + i * v_ld_, V_);
+    }
+    for (int64_t r = 0; r < rows; ++r)
+      w->lse[r] = row_ptr(f_.lse, tile.first + r / heads_)[first_head + r % heads_];
   }
 
   void load_keys(int64_t first, int64_t head, int64_t n, Work* w) const {
@@ -125,15 +137,17 @@ class Backward {
       w->k.pack(tiles_, row_ptr(f_.k1, first), f_.k1.stride[0], n, width_ % 16 == 0);
       return;
     }
-    const void *nope[kBlock], *pe[kBlock];
+    const void *nope[kBlock], *pe[kBlock], *v[kBlock];
     for (int64_t r = 0; r < n; ++r) {
       nope[r] = row_ptr(f_.k1, first + r, head);
       pe[r] = row_ptr(f_.k2, first + r);
+      v[r] = row_ptr(f_.v, first + r, head);
     }
     vec_.gather_f32(nope, n, N_, w->k.copy, w->k.copy_ld());
     vec_.gather_f32(pe, n, R_, w->k.copy + N_, w->k.copy_ld());
     w->k.pack_copy(tiles_, n);
-    w->v.pack(tiles_, row_ptr(f_.v, first, head), f_.v.stride[0], n, V_ % 16 == 0);
+    vec_.gather_f32(v, n, V_, w->v.copy, w->v.copy_ld());
+    w->v.pack_copy(tiles_, n);
   }
 
   void run_tile(const QueryTile& tile, int64_t head, Work* w, const std::atomic<int32_t>* before,
@@ -141,7 +155,7 @@ class Backward {
     const int64_t rows = tile.count * heads_, keys = tile.pos + tile.count;
     const int64_t blocks = (keys + kBlock - 1) / kBlock;
     load_queries(tile, head, w);
-    clear_keys(tile, head);
+    if (f_.shared) clear_keys(tile.first, tile.count, head);
     if (f_.shared && gathers(f_.sel, tile)) return run_gathered(tile, w, before, done);
     if (f_.sel) selection_masks(f_.sel, tile.first, tile.count, blocks, w->selected);
     std::fill_n(w->dq, rows * ld_, 0.0f);
@@ -155,20 +169,23 @@ class Backward {
         any |= m;
       }
       const int64_t begin = skipped * heads_, first_key = tile.first - tile.pos + from;
+      // No tile before this one sees the keys at its own positions.
+      const bool fresh = !f_.shared && any && from >= tile.pos;
+      const int64_t own = std::max<int64_t>(0, tile.pos - from);
       if (any) run_block(first_key, head, n, begin, rows, w);
+      if (!f_.shared && !fresh && own < n) clear_keys(first_key + own, n - own, head);
       while (before && before->load(std::memory_order_acquire) <= b) std::this_thread::yield();
-      if (any) add_to_keys(first_key, head, n, begin, rows, *w);
+      if (any) add_to_keys(first_key, head, n, begin, rows, fresh, *w);
       if (done) done->store(static_cast<int32_t>(b + 1), std::memory_order_release);
     }
     if (done) done->store(kDone, std::memory_order_release);
     store_queries(tile, head, *w);
   }
 
-  // No tile before this one sees the keys at its own positions.
-  void clear_keys(const QueryTile& tile, int64_t head) const {
+  void clear_keys(int64_t first, int64_t count, int64_t head) const {
     const auto clear = [&](const View& to, bool add) {
       if (!to || add) return;
-      for (int64_t t = tile.first; t < tile.first + tile.count; ++t)
+      for (int64_t t = first; t < first + count; ++t)
         std::fill_n(to.rank == 2 ? out_ptr(to, t) : out_ptr(to, t, head), to.last(), 0.0f);
     };
     clear(f_.dk1, f_.add_dk1);
@@ -263,17 +280,18 @@ class Backward {
     weigh_block(tiles_, w->dp, w->k.rows, w->k.ld, width_, w->mask, begin, rows, false, w->dq, ld_);
   }
 
+  // fresh: nobody has written to these keys' gradients.
   void add_to_keys(int64_t first_key, int64_t head, int64_t n, int64_t begin, int64_t rows,
-                   const Work& w) const {
+                   bool fresh, const Work& w) const {
     const auto outer = [&](const float* p, const float* x, int64_t ldx, int64_t cols,
-                           const View& to) {
+                           const View& to, bool add) {
       if (!to) return;
       float* y = to.rank == 2 ? out_ptr(to, first_key) : out_ptr(to, first_key, head);
-      outer_block(tiles_, p, w.mask, x, ldx, cols, begin, rows, n, true, y, to.stride[0]);
+      outer_block(tiles_, p, w.mask, x, ldx, cols, begin, rows, n, !fresh || add, y, to.stride[0]);
     };
-    outer(w.s, w.d_o, v_ld_, V_, f_.dv);
-    outer(w.dp, w.q, ld_, f_.shared ? width_ : N_, f_.dk1);
-    if (!f_.shared) outer(w.dp, w.q + N_, ld_, R_, f_.dk2);
+    outer(w.s, w.d_o, v_ld_, V_, f_.dv, f_.add_dv);
+    outer(w.dp, w.q, ld_, f_.shared ? width_ : N_, f_.dk1, f_.add_dk1);
+    if (!f_.shared) outer(w.dp, w.q + N_, ld_, R_, f_.dk2, f_.add_dk2);
   }
 
   const Exec& exec_;

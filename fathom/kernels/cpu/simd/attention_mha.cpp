@@ -66,9 +66,15 @@ class Forward {
 
   void run_tile(const QueryTile& tile, int64_t h, Work* w) const {
     const int64_t rows = tile.count, keys = tile.pos + rows, blocks = (keys + kBlock - 1) / kBlock;
-    for (int64_t i = 0; i < rows; ++i) {
-      std::copy_n(row_ptr(a_.q_nope, tile.first + i, h), N_, w->q + i * width_);
-      std::copy_n(row_ptr(a_.q_pe, tile.first + i, h), R_, w->q + i * width_ + N_);
+    for (int64_t i = 0; i < rows; i += kBlock) {
+      const int64_t n = std::min(kBlock, rows - i);
+      const void *nope[kBlock], *pe[kBlock];
+      for (int64_t r = 0; r < n; ++r) {
+        nope[r] = row_ptr(a_.q_nope, tile.first + i + r, h);
+        pe[r] = row_ptr(a_.q_pe, tile.first + i + r, h);
+      }
+      vec_.gather_f32(nope, n, N_, w->q + i * width_, width_);
+      vec_.gather_f32(pe, n, R_, w->q + i * width_ + N_, width_);
     }
     if (a_.sel) selection_masks(a_.sel, tile.first, rows, blocks, w->selected);
     std::fill_n(w->max, rows, -std::numeric_limits<float>::infinity());
@@ -91,27 +97,22 @@ class Forward {
   void run_block(const QueryTile& tile, int64_t h, int64_t from, int64_t n, int64_t begin,
                  Work* w) const {
     const int64_t rows = tile.count, first = tile.first - tile.pos + from;  // row of the first key
-    const void *nope[kBlock], *pe[kBlock];
+    const void *nope[kBlock], *pe[kBlock], *value[kBlock];
     for (int64_t r = 0; r < n; ++r) {
       nope[r] = row_ptr(a_.k_nope, first + r, h);
       pe[r] = row_ptr(a_.k_pe, first + r);
+      value[r] = row_ptr(a_.v, first + r, h);
     }
     vec_.gather_f32(nope, n, N_, w->k.copy, w->k.copy_ld());
     vec_.gather_f32(pe, n, R_, w->k.copy + N_, w->k.copy_ld());
     w->k.pack_copy(tiles_, n);
-    const float* v = row_ptr(a_.v, first, h);
-    int64_t ldv = a_.v.stride[0];
-    if (V_ % 16 != 0) {
-      for (int64_t r = 0; r < n; ++r) std::copy_n(v + r * ldv, V_, w->v + r * v_ld_);
-      v = w->v;
-      ldv = v_ld_;
-    }
+    vec_.gather_f32(value, n, V_, w->v, v_ld_);
     score_block(tiles_, w->q, width_, width_, w->k.panels, 16 * width_, w->mask, begin, rows, w->s);
     vec_.softmax_block(w->s + begin * kBlock, w->mask + begin, rows - begin,
                        static_cast<float>(a_.scale), w->max + begin, w->sum + begin,
                        w->alpha + begin);
     vec_.scale_rows(w->z + begin * v_ld_, v_ld_, v_ld_, rows - begin, w->alpha + begin);
-    weigh_block(tiles_, w->s, v, ldv, V_, w->mask, begin, rows, false, w->z, v_ld_);
+    weigh_block(tiles_, w->s, w->v, v_ld_, V_, w->mask, begin, rows, false, w->z, v_ld_);
   }
 
   const Exec& exec_;

@@ -141,7 +141,7 @@ void grouped_linear_dx(const Exec& exec, const GroupedLinearDx& a) {
   std::vector<PackedB> b;
   for (int64_t e = 0; e < a.num_groups; ++e)
     b.push_back(packed_or_fail(a.w[e].packed_t, "transposed"));
-  grouped(a.dy, nullptr, b, a.offset, a.dx, a.add, *exec.pool);
+  grouped(a.dy, a.rows, b, a.offset, a.dx, a.add, *exec.pool);
 }
 
 void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a) {
@@ -159,6 +159,7 @@ void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a) {
       for (; e < a.num_groups && a.add[e] == add; ++e) dw.push_back(a.dw[e].as<float>());
       gemm_weight_grad_grouped({.dy = a.dy.as<float>(),
                                 .ldy = a.dy.stride[0],
+                                .dy_rows = a.dy_rows,
                                 .x = a.x.as<float>(),
                                 .ldx = a.x.stride[0],
                                 .x_rows = a.rows,

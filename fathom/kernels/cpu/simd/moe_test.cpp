@@ -133,7 +133,7 @@ std::vector<int32_t> shuffled_slots(int64_t count) {
   return slot;
 }
 
-TEST_CASE("simd combine, its adjoint, and gather_bwd") {
+TEST_CASE("simd combine and gather_bwd") {
   const int64_t A = 3;
   check_kernel([&](const Call& c) {
     Field x(c.T * A, c.D, 1), weights(c.T, A, 2), y = output(c, c.T, c.D, 3),
@@ -151,19 +151,27 @@ TEST_CASE("simd combine, its adjoint, and gather_bwd") {
                             .add = c.add});
     return std::vector{y, dx};
   });
+}
+
+TEST_CASE("simd adjoint of weighted experts") {
+  const int64_t A = 3;
   check_kernel(
       [&](const Call& c) {
-        Field x(c.T * A, c.D, 1), weights(c.T, A, 2), dy(c.T, c.D, 3), dx(c.T * A, c.D, 0),
-            dweights = output(c, c.T, A, 5);
-        const auto slot = shuffled_slots(c.T * A);
-        c.k.combine_bwd(c.exec, {.x = x.view(),
-                                 .weights = weights.view(),
-                                 .dy = dy.view(),
-                                 .slot = slot.data(),
-                                 .dx = dx.view(),
-                                 .dweights = dweights.view(),
-                                 .add_dweights = c.add});
-        return std::vector{dx, dweights};
+        const int64_t P = c.T * A;
+        Field gate(P, c.D, 1), up(P, c.D, 2), dy(P, c.D, 3), weights(c.T, A, 4), dgate(P, c.D, 0),
+            dup(P, c.D, 0), weighted_h(P, c.D, 0), dweights = output(c, c.T, A, 5);
+        const auto pair = shuffled_slots(P);
+        c.k.expert_bwd(c.exec, {.gate = gate.view(),
+                                .up = up.view(),
+                                .dy = dy.view(),
+                                .weights = weights.view(),
+                                .pair = pair.data(),
+                                .dgate = dgate.view(),
+                                .dup = dup.view(),
+                                .weighted_h = weighted_h.view(),
+                                .dweights = dweights.view(),
+                                .add_dweights = c.add});
+        return std::vector{dgate, dup, weighted_h, dweights};
       },
       {.row_exact = false});
 }

@@ -32,7 +32,7 @@ void gate(const Exec& exec, const Gate& a);
 void gate_bwd(const Exec& exec, const GateBwd& a);
 void balance(const Exec& exec, const Balance& a);
 void combine(const Exec& exec, const Combine& a);
-void combine_bwd(const Exec& exec, const CombineBwd& a);
+void expert_bwd(const Exec& exec, const ExpertBwd& a);
 void gather_bwd(const Exec& exec, const GatherBwd& a);
 void attention(const Exec& exec, const Attention& a);
 void attention_bwd(const Exec& exec, const AttentionBwd& a);

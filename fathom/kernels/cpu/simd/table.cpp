@@ -33,7 +33,7 @@ const Kernels& cpu_simd() {
       .gate_bwd = simd::gate_bwd,
       .balance = simd::balance,
       .combine = simd::combine,
-      .combine_bwd = simd::combine_bwd,
+      .expert_bwd = simd::expert_bwd,
       .gather_bwd = simd::gather_bwd,
       .attention = simd::attention,
       .attention_bwd = simd::attention_bwd,
