@@ -274,7 +274,7 @@ void Region::run(ThreadPool& pool) {
   const bool serial = pool.size() == 1 || work <= kSerialWork;
   const int64_t usual = std::max(work / (pool.size() * kTasksPerThread), kLeastTask);
   for (Product& q : products) {
-    const int64_t target = serial ? INT64_MAX : q.p.m <= kStreamedRows ? kLeastTask : usual;
+    const int64_t target = serial ? INT64_MAX : q.p.m <= t.max_rows ? kLeastTask : usual;
     q.cut = cut_product(t, q.p.m, q.p.b.n, q.p.b.k, target);
     q.first_task = tasks;
     tasks += q.cut.tasks();

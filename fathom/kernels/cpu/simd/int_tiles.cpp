@@ -97,14 +97,14 @@ HWY_INLINE VI dot4_plain(VI sum, VI w, VI a) {
 }
 
 // sum[i][j] += products of one group. b: the group's codes in the first panel; panels are b_panel
-// bytes apart. a[i]: the group's codes of row i. Few rows ask for what lies `ahead` bytes further.
+// bytes apart. a[i]: the group's codes of row i. Asks for what lies `ahead` bytes further.
 template <Dot kDot, bool kQ8, int kRows, int kVecs>
 HWY_INLINE void add_group(const uint8_t* b, int64_t b_panel, int64_t ahead,
                           const int8_t* const (&a)[kRows], VI (&sum)[kRows][kVecs]) {
   constexpr int kLines = kQ8 ? kBlocks : kBlocks / 2;  // lines of 64 bytes in a panel
   const auto load = [&](int line, int j) HWY_ATTR {
     const uint8_t* p = b + j / kPerPanel * b_panel + line * 64 + j % kPerPanel * 4 * kLanes;
-    if (kRows <= kStreamedRows && j % kPerPanel == 0) hwy::Prefetch(p + ahead);
+    if (j % kPerPanel == 0) hwy::Prefetch(p + ahead);
     return hn::LoadU(DI(), reinterpret_cast<const int32_t*>(p));
   };
 #if FATHOM_X86_INT
@@ -144,7 +144,7 @@ HWY_INLINE void add_group(const uint8_t* b, int64_t b_panel, int64_t ahead,
 #endif
     return dot4_plain(s, w, x);
   };
-  constexpr int kStep = kVecs <= 2 ? kLines : 2;
+  constexpr int kStep = kVecs <= 2 ? kLines : 2;  // lines that are unrolled
   for (int first = 0; first < kLines; first += kStep)
 #pragma GCC unroll 16
     for (int line = first; line < first + kStep; ++line) {
@@ -382,8 +382,9 @@ void code_rows(const CodeArgs& c) {
 constexpr int int_rows(Dot dot) {
   return kLanes == 16 ? (dot == Dot::kVnni ? 6 : 4) : kLanes == 8 ? 3 : 1;
 }
+// One or two rows wait for memory, which is quickest as few streams.
 constexpr int int_panels(Dot dot, int rows) {
-  if (rows <= kStreamedRows || kLanes < 16) return kLanes < 8 ? 1 : 2;
+  if (rows <= 2 || kLanes < 16) return kLanes < 8 ? 1 : 2;
   return dot == Dot::kVnni ? 4 : 2;
 }
 

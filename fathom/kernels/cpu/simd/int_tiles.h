@@ -67,9 +67,6 @@ inline constexpr int64_t kBlockRows = 16;
 inline constexpr int64_t kLeastBlockRows = 11;  // fewer are cheaper in tiles
 
 inline constexpr int kMaxIntRows = 6, kMaxIntPanels = 4;
-// So few rows wait for memory, which is quickest as one ascending stream: they take one panel at a
-// time, behind which the next one lies.
-inline constexpr int64_t kStreamedRows = 2;
 
 struct IntTable {
   int max_rows;
