@@ -1,6 +1,6 @@
 #include "fathom/base/error.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace fathom {
 

@@ -1,6 +1,6 @@
 #include "fathom/base/json.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <rapidjson/error/en.h>
 #include <rapidjson/reader.h>
 

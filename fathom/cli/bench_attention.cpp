@@ -1,6 +1,6 @@
 #include "fathom/cli/bench_attention.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdio>
 #include <vector>

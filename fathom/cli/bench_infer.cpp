@@ -1,6 +1,6 @@
 #include "fathom/cli/bench_infer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdio>

@@ -1,5 +1,5 @@
 // fathom chat DIR: a conversation with a model, on a terminal or through pipes.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <atomic>

@@ -1,7 +1,6 @@
 // fathom generate DIR --prompt TEXT: loads a checkpoint folder and prints what the model writes.
 // With --ids it works on token ids, without a tokenizer, and prints log-probs to the bit.
 #include <fmt/core.h>
-#include <fmt/format.h>
 
 #include <atomic>
 #include <bit>
@@ -15,6 +14,7 @@
 #include "fathom/cli/runtime.h"
 #include "fathom/cli/serve_model.h"
 #include "fathom/infer/session.h"
+#include "fathom/model/expert_cache.h"
 #include "fathom/text/chat_format.h"
 #include "fathom/text/chat_tokens.h"
 

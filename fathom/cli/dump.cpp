@@ -1,6 +1,6 @@
 #include "fathom/cli/dump.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/env.h"
 #include "fathom/base/file.h"

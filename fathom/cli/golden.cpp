@@ -1,6 +1,6 @@
 #include "fathom/cli/golden.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

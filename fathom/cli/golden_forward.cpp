@@ -1,6 +1,6 @@
 // Forward values of a golden folder: hidden states, attention, selection, routing, logits,
 // multi-token prediction.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

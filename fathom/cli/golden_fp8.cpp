@@ -1,6 +1,6 @@
 // FP8 values of golden folders: models run with simulated FP8 inputs, and the components on their
 // own.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

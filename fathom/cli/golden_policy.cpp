@@ -1,6 +1,6 @@
 // Policy objectives of a golden folder: log-probs inside and outside the sampling support, forced
 // routing, advantages, the sequence mask, and every loss with its gradients.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 // Training values of a golden folder: loss parts, gradients, gradients that must be exactly zero,
 // ten optimiser steps.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <cstdlib>

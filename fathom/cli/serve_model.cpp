@@ -1,6 +1,6 @@
 #include "fathom/cli/serve_model.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <map>
@@ -11,6 +11,7 @@
 #include "fathom/cli/byte_progress.h"
 #include "fathom/cli/machine.h"
 #include "fathom/model/checkpoint_source.h"
+#include "fathom/model/expert_cache.h"
 #include "fathom/model/memory_plan.h"
 #include "fathom/model/model_costs.h"
 

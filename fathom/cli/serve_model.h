@@ -10,6 +10,8 @@
 
 namespace fathom {
 
+struct ExpertStats;
+
 struct ServeOptions {
   std::string quant = "none", cache = "f32";
   std::string memory;     // "8G"; empty: what is free, where the model is larger than that

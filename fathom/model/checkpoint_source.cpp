@@ -1,6 +1,6 @@
 #include "fathom/model/checkpoint_source.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <map>
 

@@ -1,6 +1,6 @@
 #include "fathom/model/checkpoint_writer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <optional>

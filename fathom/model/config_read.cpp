@@ -1,6 +1,6 @@
 // config.json to ModelConfig. One reader takes both sets of names: the published ones and the
 // inference demo's.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 #include "fathom/model/memory_plan.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <bit>

@@ -1,6 +1,7 @@
 // What a model takes in memory: packed weights and activations; its key cache is in model_costs.h.
 #pragma once
 
+#include "fathom/model/expert_cache.h"
 #include "fathom/model/weights.h"
 
 namespace fathom {

@@ -1,6 +1,6 @@
 #include "fathom/model/model_costs.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

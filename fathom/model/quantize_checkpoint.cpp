@@ -1,6 +1,6 @@
 #include "fathom/model/quantize_checkpoint.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <map>
 

@@ -1,6 +1,6 @@
 #include "fathom/model/synthetic.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

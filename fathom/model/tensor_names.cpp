@@ -1,6 +1,6 @@
 #include "fathom/model/tensor_names.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>

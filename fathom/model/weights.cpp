@@ -1,12 +1,13 @@
 #include "fathom/model/weights.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <iterator>
 #include <unordered_map>
 
 #include "fathom/base/rng.h"
 #include "fathom/base/thread_pool.h"
+#include "fathom/model/expert_cache.h"
 #include "fathom/model/memory_plan.h"
 #include "fathom/model/tensor_names.h"
 

@@ -7,13 +7,14 @@
 
 #include "fathom/base/work_progress.h"
 #include "fathom/model/config.h"
-#include "fathom/model/expert_cache.h"
 #include "fathom/model/packed_weights.h"
 #include "fathom/model/stored_weight.h"
 #include "fathom/ops/linear.h"
 #include "fathom/ops/moe.h"
 
 namespace fathom {
+
+class ExpertCache;
 
 struct IndexerWeights {
   Weight wq_b, wk, weights_proj;

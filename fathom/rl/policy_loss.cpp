@@ -1,6 +1,6 @@
 #include "fathom/rl/policy_loss.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <charconv>

@@ -1,6 +1,6 @@
 #include "fathom/rl/rl_objective.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 #include "fathom/rl/task_eval.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <map>

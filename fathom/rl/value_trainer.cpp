@@ -1,6 +1,6 @@
 #include "fathom/rl/value_trainer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 #include "fathom/task/rollout.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <numeric>
 

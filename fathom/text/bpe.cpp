@@ -1,6 +1,6 @@
 #include "fathom/text/bpe.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <bit>

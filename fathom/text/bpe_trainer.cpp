@@ -1,6 +1,6 @@
 #include "fathom/text/bpe_trainer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <queue>

@@ -1,6 +1,6 @@
 #include "fathom/text/chat_format.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

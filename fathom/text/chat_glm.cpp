@@ -1,5 +1,5 @@
 // The encoding of GLM-4.7-Flash and GLM-5: calls as keys and values between tags.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/text/call_builder.h"
 #include "fathom/text/chat_format.h"

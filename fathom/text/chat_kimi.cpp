@@ -1,5 +1,5 @@
 // The encoding of Moonlight, Kimi-K2 and Kimi-K2-Thinking.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/error.h"
 #include "fathom/text/chat_format.h"

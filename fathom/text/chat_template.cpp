@@ -1,6 +1,6 @@
 #include "fathom/text/chat_template.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"

@@ -1,5 +1,5 @@
 // The encoding of DeepSeek-V2 and V2-Lite: roles are words, not tokens; no thoughts, no tools.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/error.h"
 #include "fathom/text/chat_format.h"

@@ -1,5 +1,5 @@
 // The V3, R1 and V3.1 encodings. They render a whole conversation at once.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/error.h"
 #include "fathom/text/chat_format.h"

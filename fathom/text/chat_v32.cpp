@@ -1,5 +1,5 @@
 // The V3.2 encoding: thinking in tool use, calls as DSML blocks.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/error.h"
 #include "fathom/text/chat_format.h"

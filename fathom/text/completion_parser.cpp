@@ -1,6 +1,6 @@
 #include "fathom/text/completion_parser.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <initializer_list>
 

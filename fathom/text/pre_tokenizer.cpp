@@ -1,6 +1,6 @@
 #include "fathom/text/pre_tokenizer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"

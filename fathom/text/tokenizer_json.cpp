@@ -1,5 +1,5 @@
 // Reads Hugging Face's tokenizer.json.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <functional>

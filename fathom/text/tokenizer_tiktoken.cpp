@@ -1,5 +1,5 @@
 // Reads tiktoken files (one base64 token and its rank a line), as Kimi and Moonlight publish them.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "fathom/base/error.h"
 #include "fathom/base/file.h"

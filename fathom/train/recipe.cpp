@@ -1,6 +1,6 @@
 #include "fathom/train/recipe.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <toml++/toml.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 #include "fathom/train/trainer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <cmath>

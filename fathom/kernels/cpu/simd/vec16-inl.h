@@ -28,6 +28,16 @@ using DI16 = hn::RebindToSigned<D16>;
 constexpr int kLanesOf16 = HWY_LANES(float) < 16 ? HWY_LANES(float) : 16;
 constexpr int kVecsOf16 = 16 / kLanesOf16;
 
+// Without vectors, functions and loops of sixteen steps: written out they are most of what a
+// kernel's file takes to compile.
+#if HWY_TARGET == HWY_SCALAR
+#define FATHOM_INLINE16 inline HWY_NOINLINE
+#define FATHOM_UNROLL16 _Pragma("GCC unroll 1")
+#else
+#define FATHOM_INLINE16 HWY_INLINE
+#define FATHOM_UNROLL16 _Pragma("GCC unroll 16")
+#endif
+
 struct V16 {
   hn::Vec<D16> v[kVecsOf16];
 };
@@ -36,21 +46,21 @@ struct M16 {  // sixteen truth values
 };
 
 // `expression` gives vector i of the result
-#define FATHOM_EACH16(type, field, expression)                                              \
-  type out;                                                                                 \
-  _Pragma("GCC unroll 16") for (int i = 0; i < kVecsOf16; ++i) out.field[i] = (expression); \
+#define FATHOM_EACH16(type, field, expression)                                     \
+  type out;                                                                        \
+  FATHOM_UNROLL16 for (int i = 0; i < kVecsOf16; ++i) out.field[i] = (expression); \
   return out
 
-HWY_INLINE V16 splat(float x) { FATHOM_EACH16(V16, v, hn::Set(D16(), x)); }
-HWY_INLINE V16 zero16() { FATHOM_EACH16(V16, v, hn::Zero(D16())); }
-HWY_INLINE V16 operator+(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Add(a.v[i], b.v[i])); }
-HWY_INLINE V16 operator-(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Sub(a.v[i], b.v[i])); }
-HWY_INLINE V16 operator*(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Mul(a.v[i], b.v[i])); }
-HWY_INLINE V16 operator/(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Div(a.v[i], b.v[i])); }
-HWY_INLINE V16 sqrt16(V16 a) { FATHOM_EACH16(V16, v, hn::Sqrt(a.v[i])); }
-HWY_INLINE V16 abs16(V16 a) { FATHOM_EACH16(V16, v, hn::Abs(a.v[i])); }
+FATHOM_INLINE16 V16 splat(float x) { FATHOM_EACH16(V16, v, hn::Set(D16(), x)); }
+FATHOM_INLINE16 V16 zero16() { FATHOM_EACH16(V16, v, hn::Zero(D16())); }
+FATHOM_INLINE16 V16 operator+(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Add(a.v[i], b.v[i])); }
+FATHOM_INLINE16 V16 operator-(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Sub(a.v[i], b.v[i])); }
+FATHOM_INLINE16 V16 operator*(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Mul(a.v[i], b.v[i])); }
+FATHOM_INLINE16 V16 operator/(V16 a, V16 b) { FATHOM_EACH16(V16, v, hn::Div(a.v[i], b.v[i])); }
+FATHOM_INLINE16 V16 sqrt16(V16 a) { FATHOM_EACH16(V16, v, hn::Sqrt(a.v[i])); }
+FATHOM_INLINE16 V16 abs16(V16 a) { FATHOM_EACH16(V16, v, hn::Abs(a.v[i])); }
 
-HWY_INLINE hn::Vec<D16> fused_vec(hn::Vec<D16> a, hn::Vec<D16> b, hn::Vec<D16> c) {
+FATHOM_INLINE16 hn::Vec<D16> fused_vec(hn::Vec<D16> a, hn::Vec<D16> b, hn::Vec<D16> c) {
 #if HWY_NATIVE_FMA
   return hn::MulAdd(a, b, c);
 #else
@@ -63,19 +73,19 @@ HWY_INLINE hn::Vec<D16> fused_vec(hn::Vec<D16> a, hn::Vec<D16> b, hn::Vec<D16> c
 #endif
 }
 // a b + c, rounded once
-HWY_INLINE V16 fused(V16 a, V16 b, V16 c) {
+FATHOM_INLINE16 V16 fused(V16 a, V16 b, V16 c) {
   FATHOM_EACH16(V16, v, fused_vec(a.v[i], b.v[i], c.v[i]));
 }
 
 // Comparisons with NaN are false.
-HWY_INLINE M16 operator>(V16 a, V16 b) { FATHOM_EACH16(M16, m, hn::Gt(a.v[i], b.v[i])); }
-HWY_INLINE M16 operator>=(V16 a, V16 b) { FATHOM_EACH16(M16, m, hn::Ge(a.v[i], b.v[i])); }
-HWY_INLINE M16 operator==(V16 a, V16 b) { FATHOM_EACH16(M16, m, hn::Eq(a.v[i], b.v[i])); }
-HWY_INLINE V16 select(M16 m, V16 yes, V16 no) {
+FATHOM_INLINE16 M16 operator>(V16 a, V16 b) { FATHOM_EACH16(M16, m, hn::Gt(a.v[i], b.v[i])); }
+FATHOM_INLINE16 M16 operator>=(V16 a, V16 b) { FATHOM_EACH16(M16, m, hn::Ge(a.v[i], b.v[i])); }
+FATHOM_INLINE16 M16 operator==(V16 a, V16 b) { FATHOM_EACH16(M16, m, hn::Eq(a.v[i], b.v[i])); }
+FATHOM_INLINE16 V16 select(M16 m, V16 yes, V16 no) {
   FATHOM_EACH16(V16, v, hn::IfThenElse(m.m[i], yes.v[i], no.v[i]));
 }
 // Lanes 2i and 2i + 1 change places.
-HWY_INLINE V16 swap_pairs16(V16 a) {
+FATHOM_INLINE16 V16 swap_pairs16(V16 a) {
 #if HWY_TARGET == HWY_SCALAR
   FATHOM_EACH16(V16, v, a.v[i ^ 1]);
 #else
@@ -84,11 +94,11 @@ HWY_INLINE V16 swap_pairs16(V16 a) {
 }
 // The larger; b where either is NaN (so the second operand is the running maximum when NaN shall be
 // ignored).
-HWY_INLINE V16 max16(V16 a, V16 b) { return select(a > b, a, b); }
-HWY_INLINE V16 min16(V16 a, V16 b) { return select(b > a, a, b); }
+FATHOM_INLINE16 V16 max16(V16 a, V16 b) { return select(a > b, a, b); }
+FATHOM_INLINE16 V16 min16(V16 a, V16 b) { return select(b > a, a, b); }
 
 // Lanes 0 .. n-1
-HWY_INLINE M16 first_lanes(int64_t n) {
+FATHOM_INLINE16 M16 first_lanes(int64_t n) {
   FATHOM_EACH16(
       M16, m,
       hn::FirstN(D16(), static_cast<size_t>(HWY_MAX(
@@ -101,11 +111,11 @@ struct Part {
   int64_t n;
 };
 
-HWY_INLINE V16 load16(const float* p, Whole = {}) {
+FATHOM_INLINE16 V16 load16(const float* p, Whole = {}) {
   FATHOM_EACH16(V16, v, hn::LoadU(D16(), p + i * kLanesOf16));
 }
 // Lanes from n on are zero; memory behind them is not touched.
-HWY_INLINE V16 load16(const float* p, Part part) {
+FATHOM_INLINE16 V16 load16(const float* p, Part part) {
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3  // masked lanes never fault
   const M16 mask = first_lanes(part.n);
   FATHOM_EACH16(V16, v, hn::MaskedLoad(mask.m[i], D16(), p + i * kLanesOf16));
@@ -115,14 +125,14 @@ HWY_INLINE V16 load16(const float* p, Part part) {
   return load16(buffer);
 #endif
 }
-HWY_INLINE void store16(V16 a, float* p, Whole = {}) {
-#pragma GCC unroll 16
+FATHOM_INLINE16 void store16(V16 a, float* p, Whole = {}) {
+  FATHOM_UNROLL16
   for (int i = 0; i < kVecsOf16; ++i) hn::StoreU(a.v[i], D16(), p + i * kLanesOf16);
 }
-HWY_INLINE void store16(V16 a, float* p, Part part) {
+FATHOM_INLINE16 void store16(V16 a, float* p, Part part) {
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
   const M16 mask = first_lanes(part.n);
-#pragma GCC unroll 16
+  FATHOM_UNROLL16
   for (int i = 0; i < kVecsOf16; ++i)
     hn::BlendedStore(a.v[i], mask.m[i], D16(), p + i * kLanesOf16);
 #else
@@ -132,14 +142,14 @@ HWY_INLINE void store16(V16 a, float* p, Part part) {
 #endif
 }
 // The lanes of a tail that hold no element become `neutral`.
-HWY_INLINE V16 pad(V16 a, Whole, float) { return a; }
-HWY_INLINE V16 pad(V16 a, Part part, float neutral) {
+FATHOM_INLINE16 V16 pad(V16 a, Whole, float) { return a; }
+FATHOM_INLINE16 V16 pad(V16 a, Part part, float neutral) {
   return select(first_lanes(part.n), a, splat(neutral));
 }
 
 // f(i, Whole{}) for i = 0, 16, .. and f(i, Part{rest}) for a tail
 template <class F>
-HWY_INLINE void sweep(int64_t n, F f) {
+FATHOM_INLINE16 void sweep(int64_t n, F f) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) f(i, Whole{});
   if (i < n) f(i, Part{n - i});
@@ -149,20 +159,20 @@ namespace detail {
 
 struct Plus {
   template <class V>
-  HWY_INLINE V operator()(V a, V b) const {
+  FATHOM_INLINE16 V operator()(V a, V b) const {
     return hn::Add(a, b);
   }
 };
 struct Larger {
   template <class V>
-  HWY_INLINE V operator()(V a, V b) const {
+  FATHOM_INLINE16 V operator()(V a, V b) const {
     return hn::IfThenElse(hn::Gt(a, b), a, b);
   }
 };
 
 // Lanes joined in the order (i, i+8), (i, i+4), (i, i+2), (i, i+1).
 template <class Op>
-HWY_INLINE float tree16(V16 a, Op op) {
+FATHOM_INLINE16 float tree16(V16 a, Op op) {
 #if HWY_TARGET == HWY_SCALAR
   for (int half = 8; half >= 1; half /= 2)
     for (int i = 0; i < half; ++i) a.v[i] = op(a.v[i], a.v[i + half]);
@@ -188,12 +198,12 @@ HWY_INLINE float tree16(V16 a, Op op) {
 
 }  // namespace detail
 
-HWY_INLINE float sum16(V16 a) { return detail::tree16(a, detail::Plus()); }
-HWY_INLINE float largest16(V16 a) { return detail::tree16(a, detail::Larger()); }
+FATHOM_INLINE16 float sum16(V16 a) { return detail::tree16(a, detail::Plus()); }
+FATHOM_INLINE16 float largest16(V16 a) { return detail::tree16(a, detail::Larger()); }
 
 // e^x within 1.1 units in the last place, gradual underflow; exp16(-inf) = 0, exp16(inf) = inf, NaN
 // stays NaN.
-HWY_INLINE V16 exp16(V16 x) {
+FATHOM_INLINE16 V16 exp16(V16 x) {
   const float kRound = 12582912;  // 1.5 * 2^23: adding it rounds to an integer
   const V16 z = min16(max16(x, splat(-104)), splat(89));
   const V16 shifted = fused(z, splat(1.44269504f), splat(kRound));
@@ -208,7 +218,7 @@ HWY_INLINE V16 exp16(V16 x) {
   p = fused(p, r * r, r) + splat(1);
   // 2^n as a product of two powers, so that results below the normal range are rounded once
   V16 out;
-#pragma GCC unroll 16
+  FATHOM_UNROLL16
   for (int i = 0; i < kVecsOf16; ++i) {
     const DI16 di;
     const auto whole = hn::Sub(hn::BitCast(di, shifted.v[i]), hn::Set(di, 0x4B400000));
@@ -223,10 +233,12 @@ HWY_INLINE V16 exp16(V16 x) {
 }
 
 // 1 / (1 + e^-x)
-HWY_INLINE V16 sigmoid16(V16 x) { return splat(1) / (splat(1) + exp16(zero16() - x)); }
-HWY_INLINE V16 silu16(V16 x) { return x * sigmoid16(x); }
+FATHOM_INLINE16 V16 sigmoid16(V16 x) { return splat(1) / (splat(1) + exp16(zero16() - x)); }
+FATHOM_INLINE16 V16 silu16(V16 x) { return x * sigmoid16(x); }
 
 #undef FATHOM_EACH16
+#undef FATHOM_UNROLL16
+#undef FATHOM_INLINE16
 
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom::simd
