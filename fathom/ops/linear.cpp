@@ -150,8 +150,7 @@ Value linear(Ctx& ctx, const Value& x, const Weight& w) {
   const View x_MK = as_rows(x);
   FM_CHECK(x_MK.dim[1] == w.in(), "{}: input has {} columns, the weight takes {}", w.name(),
            x_MK.dim[1], w.in());
-  const Value wv = w.value();
-  Value y = ctx.make({x_MK.dim[0], w.out()}, {&x, &wv});
+  Value y = ctx.make({x_MK.dim[0], w.out()}, {&x, &w.value()});
   ctx.kernels.linear(ctx.exec(), {.x = x_MK, .w = w.ref(), .y = y});
   if (!ctx.tape) return y;
   ctx.on_backward(y, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x, w, y] {
@@ -200,15 +199,15 @@ Value head_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& w, He
   const int64_t N = transposed ? w[0].out() : w[0].in();
   FM_CHECK(x_THK->dim[2] == (transposed ? w[0].in() : w[0].out()), "{}: input has {} columns",
            w[0].name(), x_THK->dim[2]);
-  const Value wv = w[0].value();
-  Value y_THN = ctx.make({T, H, N}, {&x_THK, &wv});
-  std::vector<WeightRef> refs;
+  Value y_THN = ctx.make({T, H, N}, {&x_THK, &w[0].value()});
+  thread_local std::vector<WeightRef> refs;
+  refs.clear();
   for (const Weight& one : w) refs.push_back(one.ref());
   ctx.kernels.head_linear(ctx.exec(),
                           {.x = x_THK, .w = refs.data(), .transposed = transposed, .y = y_THN});
   if (!ctx.tape) return y_THN;
   ctx.on_backward(y_THN, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x_THK, w, y_THN,
-                          refs, transposed] {
+                          refs = std::vector(refs), transposed] {
     const View dy = y_THN.grad();
     if (const View dw = grads_of_heads(w, *arena))
       k->head_linear_dw(exec,

@@ -1,5 +1,6 @@
 #include "fathom/tensor/tensor.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace fathom {
@@ -102,6 +103,11 @@ void copy(const View& from, const View& to) {
 
 void convert(const View& from, const View& to) {
   if (from.dtype == to.dtype) return copy(from, to);
+  if (from.dtype == DType::kF32 && to.dtype == DType::kBF16)  // every row of a cache
+    return for_each_row(from, to, [](void* a, void* b, int64_t n) {
+      std::transform(static_cast<const float*>(a), static_cast<const float*>(a) + n,
+                     static_cast<bf16*>(b), to_bf16);
+    });
   for_each_row(from, to, [&](void* a, void* b, int64_t n) {
     with_type(from.dtype, [&]<class A>(A) {
       with_type(to.dtype, [&]<class B>(B) {
