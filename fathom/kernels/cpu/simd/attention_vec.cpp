@@ -335,13 +335,14 @@ int64_t append_above(const float* s, int64_t n, float threshold, int64_t from, i
     keep |= lanes_in(hn::RebindMask(di, above)) << i;
   }
   keep &= low_bits(n);
-  if (keep == 0) return 0;
-  int64_t size = 0;  // no branches: which of the vectors hold some cannot be foreseen
-  for (int64_t i = 0; i < n; i += kLanesOf16) {
+  int64_t size = 0;
+  while (keep != 0) {  // the vectors that hold some; one branch of a block goes another way
+    const int64_t i = std::countr_zero(keep) / kLanesOf16 * kLanesOf16;
     const uint64_t part = (keep >> i) & low_bits(kLanesOf16);
     store_kept(hn::Iota(di, static_cast<int32_t>(from + i)), order_of(hn::LoadU(d, s + i)), part,
                pos + size, order + size);
     size += std::popcount(part);
+    keep ^= part << i;
   }
   return size;
 }
@@ -378,25 +379,54 @@ uint32_t differing_bits(const uint32_t* order, int64_t n) {
   return out;
 }
 
+// to = those of n orders that are `first` + 0 .. span, a power of two less 1, then zeros for a
+// vector; returns how many. `to` may be `order`.
+int64_t copy_between(const uint32_t* order, int64_t n, uint32_t first, uint32_t span,
+                     uint32_t* to) {
+  const DI16 di;
+  const auto prefix = hn::Set(di, static_cast<int32_t>(first));
+  const auto upper = hn::Set(di, static_cast<int32_t>(~span));
+  int64_t size = 0;
+  for (int64_t i = 0; i < n; i += kLanesOf16) {
+    const auto x = hn::BitCast(di, hn::LoadU(U16(), order + i));
+    const auto inside = hn::Eq(hn::And(x, upper), prefix);
+    const uint64_t keep = lanes_in(inside) & low_bits(n - i);
+    hn::StoreU(hn::BitCast(U16(), hn::Compress(x, inside)), U16(), to + size);
+    size += std::popcount(keep);
+  }
+  std::fill_n(to + size, kLanesOf16, 0u);
+  return size;
+}
+
 uint32_t keep_best(int32_t* pos, uint32_t* order, int64_t n, int64_t topk, int64_t most,
                    int64_t* kept) {
   std::fill_n(order + n, 16, 0u);
   // The largest number that at least topk orders reach, bit by bit from the first in which some
-  // differ.
+  // differ. `over` orders are larger than all numbers that it may still be; those that it may be
+  // are soon few, and looked at alone.
+  constexpr int64_t kFew = 1024;
+  HWY_ALIGN uint32_t few[kFew + 16];
   const uint32_t differ = differing_bits(order, n);
-  uint32_t last =
-      differ == 0 ? order[0] : order[0] & ~static_cast<uint32_t>(low_bits(std::bit_width(differ)));
-  int64_t reach = n;
+  uint32_t last = order[0] & ~static_cast<uint32_t>(low_bits(std::bit_width(differ)));
+  const uint32_t* from = order;
+  int64_t size = n, larger = 0;  // of `from`; orders that are larger and not there
+  int64_t reach = n, over = 0;
   for (uint32_t bit = std::bit_floor(differ); bit != 0 && reach > most; bit >>= 1) {
-    const int64_t count = count_from(order, n, last | bit);
-    if (count < topk) continue;
-    last |= bit;
-    reach = count;
+    const int64_t count = larger + count_from(from, size, last | bit);
+    if (count >= topk) {
+      last |= bit;
+      reach = count;
+    } else {
+      over = count;
+    }
+    if (reach - over > kFew || 4 * (reach - over) > size) continue;
+    size = copy_between(from, size, last, bit - 1, few);
+    from = few;
+    larger = over;
   }
   // reach <= most: everything from `last` on stays. Else `last` is the order of the topk-th, and
   // some of its equals go.
-  int64_t equal_left =
-      reach <= most ? reach : topk - (last == ~0u ? 0 : count_from(order, n, last + 1));
+  int64_t equal_left = reach <= most ? reach : topk - over;
   const U16 du;
   const DI16 di;
   const auto turn = hn::Set(du, 0x80000000u);

@@ -60,18 +60,22 @@ struct Candidates {
     }
     if (size + 2 * kBlock > room) cut(vec, topk + topk / 4);
   }
-  // Adds n <= topk candidates of other keys, found by another thread, to at most topk.
+  // Adds n <= topk candidates of other keys to at most topk. Both come in runs.
   void merge(const int32_t* other_pos, const int32_t* other_order, int64_t n) {
-    int32_t* p = std::copy_n(other_pos, n, pos + 2 * topk);  // all at once: another core has them
-    auto* o = order + 2 * topk + n;
-    std::memcpy(order + 2 * topk, other_order, static_cast<size_t>(n) * sizeof *order);
-    int64_t mine = size - 1;
-    for (int64_t at = size + n - 1; at > mine; --at) {
-      const bool first = mine >= 0 && pos[mine] > p[-1];
-      pos[at] = first ? pos[mine] : *--p;
-      order[at] = first ? order[mine--] : *--o;
-    }
+    int64_t mine = size;
     size += n;
+    while (n > 0) {
+      const int64_t before = std::upper_bound(pos, pos + mine, other_pos[n - 1]) - pos;
+      std::copy_backward(pos + before, pos + mine, pos + mine + n);
+      std::copy_backward(order + before, order + mine, order + mine + n);
+      mine = before;
+      int64_t first = 0;  // of theirs behind mine
+      if (mine > 0) first = std::upper_bound(other_pos, other_pos + n, pos[mine - 1]) - other_pos;
+      std::copy_n(other_pos + first, n - first, pos + mine + first);
+      std::memcpy(order + mine + first, other_order + first,
+                  static_cast<size_t>(n - first) * sizeof *order);
+      n = first;
+    }
   }
 
   // Drops all but the topk best, up to `most` of them; among equals the first stay.
