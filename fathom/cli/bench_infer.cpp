@@ -89,12 +89,6 @@ double weight_reads(const ModelConfig& config, SyntheticForm form, Quant quant) 
   return total;
 }
 
-double median(std::vector<double> v) {
-  if (v.empty()) return 0;
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
 // One model with one type of weights.
 class Bench {
  public:

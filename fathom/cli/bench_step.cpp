@@ -24,12 +24,6 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-double median(std::vector<double> v) {
-  if (v.empty()) return 0;
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
 TrainBatch random_batch(const ModelConfig& c, const BenchStepOptions& o, uint64_t index) {
   Rng rng(1, "bench step", index);
   TrainBatch b;

@@ -202,4 +202,10 @@ void pick_figures(const std::vector<PeerFigure>& figures, const PeerRow& row, Pe
                 "{depth}, {prefill} and {sequences} in the command stand for the row's");
 }
 
+double median(std::vector<double> v) {
+  if (v.empty()) return 0;
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
 }  // namespace fathom

@@ -40,4 +40,7 @@ struct PeerRates {  // tokens/s, one of every run
 // Appends what belongs to the row. Throws Error, naming what there is, where nothing does.
 void pick_figures(const std::vector<PeerFigure>& figures, const PeerRow& row, PeerRates* rates);
 
+// The upper one of two in the middle; 0 of none.
+double median(std::vector<double> v);
+
 }  // namespace fathom
