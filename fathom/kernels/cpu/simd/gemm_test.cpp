@@ -210,14 +210,20 @@ TEST_CASE("grouped gemm has the bits of separate calls, empty groups included") 
 
 TEST_CASE("weight gradient equals its chunked fma loop bit for bit on every instruction set") {
   ThreadPool one(1), two(2);
+  enum Gathered { kNone, kX, kDy };
   for_each_target([&] {
-    for (const Shape& s : {Shape{1, 1, 1}, Shape{3, 17, 40}, Shape{255, 14, 16}, Shape{256, 30, 33},
-                           Shape{257, 64, 64}, Shape{600, 45, 100}, Shape{0, 5, 20}}) {
-      for (const bool add : {false, true}) {
+    for (const Shape& s :
+         {Shape{1, 1, 1}, Shape{3, 17, 40}, Shape{255, 14, 16}, Shape{256, 30, 33},
+          Shape{257, 64, 64}, Shape{300, 64, 24}, Shape{600, 45, 100}, Shape{0, 5, 20}}) {
+      for (const auto& [gathered, add] :
+           {std::pair{kNone, false}, {kNone, true}, {kX, false}, {kX, true}, {kDy, false}}) {
         const int64_t ldy = s.n + 2, ldx = s.k + 5, ldw = s.k + 1;
-        const auto dy = random_floats(s.m * ldy, 21), x = random_floats((s.m + 4) * ldx, 22);
+        const auto dy = random_floats((s.m + 4) * ldy, 21), x = random_floats((s.m + 4) * ldx, 22);
         std::vector<int32_t> rows;
         for (int64_t i = 0; i < s.m; ++i) rows.push_back(static_cast<int32_t>(i * 3 % (s.m + 4)));
+        const auto row = [&](int64_t i, bool by_list) {
+          return by_list ? rows[static_cast<size_t>(i)] : i;
+        };
         const auto start = random_floats(s.n * ldw, 23);
         auto want = start, got1 = start, got2 = start;
         for (int64_t n = 0; n < s.n; ++n) {
@@ -227,28 +233,33 @@ TEST_CASE("weight gradient equals its chunked fma loop bit for bit on every inst
             for (int64_t i0 = 0; i0 < s.m; i0 += kGradChunk) {
               float acc = 0;
               for (int64_t i = i0; i < std::min(i0 + kGradChunk, s.m); ++i) {
-                acc = std::fma(dy[static_cast<size_t>(i * ldy + n)],
-                               x[static_cast<size_t>(rows[static_cast<size_t>(i)] * ldx + k)], acc);
+                acc = std::fma(dy[static_cast<size_t>(row(i, gathered == kDy) * ldy + n)],
+                               x[static_cast<size_t>(row(i, gathered == kX) * ldx + k)], acc);
               }
               out += acc;
             }
           }
         }
-        WeightGradParams p{.dy = dy.data(),
-                           .ldy = ldy,
-                           .x = x.data(),
-                           .ldx = ldx,
-                           .x_rows = rows.data(),
-                           .dw = got1.data(),
-                           .ldw = ldw,
-                           .m = s.m,
-                           .n = s.n,
-                           .k = s.k,
-                           .add = add};
-        gemm_weight_grad(p, one);
-        p.dw = got2.data();
-        gemm_weight_grad(p, two);
+        const int32_t offsets[2] = {0, static_cast<int32_t>(s.m)};
+        float* dw[2] = {got1.data(), got2.data()};
+        GroupedWeightGradParams p{.dy = dy.data(),
+                                  .ldy = ldy,
+                                  .dy_rows = gathered == kDy ? rows.data() : nullptr,
+                                  .x = x.data(),
+                                  .ldx = ldx,
+                                  .x_rows = gathered == kX ? rows.data() : nullptr,
+                                  .offsets = offsets,
+                                  .groups = 1,
+                                  .dw = dw,
+                                  .ldw = ldw,
+                                  .n = s.n,
+                                  .k = s.k,
+                                  .add = add};
+        gemm_weight_grad_grouped(p, one);
+        ++p.dw;
+        gemm_weight_grad_grouped(p, two);
         CAPTURE(s.m);
+        CAPTURE(gathered);
         CHECK(same_bits(got1, want));
         CHECK(same_bits(got2, want));
       }
