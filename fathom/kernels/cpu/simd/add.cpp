@@ -17,6 +17,7 @@ void add_rows(const Add& a, int64_t begin, int64_t end) {
     const float *p = row(a.a, t), *q = row(a.b, t);
     float* y = row(a.y, t);
     sweep(a.y.dim[1], [&](int64_t i, auto part) HWY_ATTR {
+      ask_ahead(p + i), ask_ahead(q + i), ask_ahead(y + i);
       store16(load16(p + i, part) + load16(q + i, part), y + i, part);
     });
   }

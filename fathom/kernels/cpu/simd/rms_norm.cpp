@@ -20,12 +20,14 @@ void rms_norm_rows(const RmsNorm& a, int64_t begin, int64_t end) {
     float* y = row(a.y, t);
     V16 squares = zero16();
     sweep(D, [&](int64_t i, auto part) HWY_ATTR {
+      ask_ahead(x + i);
       const V16 v = load16(x + i, part);
       squares = fused(v, v, squares);
     });
     const double mean = static_cast<double>(sum16(squares)) / static_cast<double>(D);
     const float r = static_cast<float>(1 / std::sqrt(mean + a.eps));
     sweep(D, [&](int64_t i, auto part) HWY_ATTR {
+      ask_ahead(y + i);
       store16(load16(g + i, part) * (load16(x + i, part) * splat(r)), y + i, part);
     });
     if (a.inv_rms) a.inv_rms.as<float>()[t] = r;

@@ -17,6 +17,7 @@ void swiglu_rows(const Swiglu& a, int64_t begin, int64_t end) {
     const float *gate = row(a.gate, t), *up = row(a.up, t);
     float* y = row(a.y, t);
     sweep(a.y.dim[1], [&](int64_t i, auto part) HWY_ATTR {
+      ask_ahead(gate + i), ask_ahead(up + i), ask_ahead(y + i);
       store16(silu16(load16(gate + i, part)) * load16(up + i, part), y + i, part);
     });
   }
