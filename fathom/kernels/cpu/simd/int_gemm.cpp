@@ -270,7 +270,11 @@ void Region::run(ThreadPool& pool) {
   code(pool);
   const IntTable& t = int_table();
   int64_t work = 0, tasks = 0;
-  for (const Product& q : products) work += q.p.m * q.p.b.n * q.p.b.k;
+  bool few_rows = false;
+  for (const Product& q : products) {
+    work += q.p.m * q.p.b.n * q.p.b.k;
+    few_rows = few_rows || q.p.m <= t.max_rows;
+  }
   const bool serial = pool.size() == 1 || work <= kSerialWork;
   const int64_t usual = std::max(work / (pool.size() * kTasksPerThread), kLeastTask);
   for (Product& q : products) {
@@ -279,16 +283,17 @@ void Region::run(ThreadPool& pool) {
     q.first_task = tasks;
     tasks += q.cut.tasks();
   }
-  const auto run_tasks = [&](int64_t begin, int64_t end) {
+  const auto run_tasks = [&](int64_t begin, int64_t end, int) {
     for_tasks(products, begin, end, [&](const Product& q, int64_t task) {
       run_task(t, q, sources[q.source].code.to, task);
     });
   };
-  if (serial) return run_tasks(0, tasks);
+  if (serial) return run_tasks(0, tasks, 0);
+  if (!few_rows) return pool.parallel_for(tasks, 1, run_tasks);  // all on the same weights
   const int64_t parts = std::min<int64_t>(pool.size(), tasks);
   shares.reset(tasks, parts);
   pool.parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
-    shares.run(part, [&](int64_t task) { run_tasks(task, task + 1); });
+    shares.run(part, [&](int64_t task) { run_tasks(task, task + 1, 0); });
   });
 }
 
