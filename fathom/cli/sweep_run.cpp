@@ -290,6 +290,11 @@ SweepRun read_sweep_run(const std::string& folder, const SweepCell& cell) {
   for (const auto& [name, s] : json.at("series").members()) {
     RunSeries series{.name = name, .value = numbers_of(s.at("value"))};
     for (const Json& step : s.at("step").items()) series.step.push_back(step.as_int());
+    if (series.step.size() != series.value.size())
+      throw Error(Code::kDataLoss,
+                  fmt::format("{}: series {}: expected as many values as steps, found {} and {}",
+                              path, name, series.value.size(), series.step.size()),
+                  "remove the file: the run is made again");
     run.series.push_back(std::move(series));
   }
   return run;

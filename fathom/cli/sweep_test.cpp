@@ -146,6 +146,23 @@ TEST_CASE("a run has collapsed by the rules that the page states, and not otherw
   CHECK(good.accuracy == 0.7);
 }
 
+TEST_CASE("a run's file whose curve lacks a value is refused") {
+  const Folder folder;
+  make_folders(folder.path() + "/runs");
+  const SweepCell cell{.key = "cell"};
+  const auto write = [&](const std::string& values) {
+    write_file_atomic(folder.path() + "/runs/cell.json",
+                      R"({"recipe": "", "failed": "", "tokens": 1, "cpu_s": 1, "series": {"a": )"
+                      R"({"step": [1, 2], "value": )" +
+                          values + R"(}}, "negative_divergence": [], "other_divergence": []})");
+  };
+  write("[0.5, null]");
+  CHECK(read_sweep_run(folder.path(), cell).series.at(0).value.size() == 2);
+  write("[0.5]");
+  CHECK_THROWS_WITH_AS(read_sweep_run(folder.path(), cell), doctest::Contains("as many values"),
+                       Error);
+}
+
 TEST_CASE("differences are paired: a seed that one arm lacks does not count") {
   RateResult a, b;
   a.outcomes = {{1, {.accuracy = 0.5}}, {2, {.accuracy = 0.9}}, {3, {.accuracy = 0.1}}};

@@ -1,6 +1,6 @@
 #include "fathom/train/checkpoint.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -169,11 +169,15 @@ std::optional<std::string> newest_checkpoint(const std::string& run,
 
 TrainState read_train_state(const std::string& checkpoint) {
   const Json j = read_state(checkpoint);
-  return {.stage_idx = j.at("stage_idx").as_int(),
-          .stage_step = j.at("stage_step").as_int(),
-          .global_step = j.at("global_step").as_int(),
-          .tokens = j.at("tokens").as_int(),
-          .seconds = j.at("seconds").as_double()};
+  const TrainState s{.stage_idx = j.at("stage_idx").as_int(),
+                     .stage_step = j.at("stage_step").as_int(),
+                     .global_step = j.at("global_step").as_int(),
+                     .tokens = j.at("tokens").as_int(),
+                     .seconds = j.at("seconds").as_double()};
+  if (std::min({s.stage_idx, s.stage_step, s.global_step, s.tokens}) < 0)
+    throw Error(Code::kDataLoss, checkpoint + "/state.json: expected counts, found a negative one",
+                "go on from an earlier checkpoint");
+  return s;
 }
 
 void load_model_weights(const std::string& folder, const Model& model) {

@@ -141,6 +141,20 @@ TEST_CASE("a checkpoint of another model or another optimiser is refused") {
                        doctest::Contains("another config.json"), Error);
 }
 
+TEST_CASE("a state with a negative count is refused") {
+  TemporaryFolder folder;
+  const std::string good =
+      R"({"stage_idx": 1, "stage_step": 2, "global_step": 3, "tokens": 4, "seconds": 0.5})";
+  write_file_atomic(folder.path + "/state.json", good);
+  CHECK(read_train_state(folder.path).stage_idx == 1);
+  for (const char* count : {"1", "2", "3", "4"}) {
+    std::string bad = good;
+    bad.insert(bad.find(std::string(": ") + count) + 2, "-");
+    write_file_atomic(folder.path + "/state.json", bad);
+    CHECK_THROWS_WITH_AS(read_train_state(folder.path), doctest::Contains("negative"), Error);
+  }
+}
+
 TEST_CASE("without a checkpoint there is none, and an unwritable folder is an error") {
   TemporaryFolder folder;
   CHECK_FALSE(newest_checkpoint(folder.path, nullptr));
