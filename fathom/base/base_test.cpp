@@ -109,6 +109,18 @@ TEST_CASE("an unknown option is an error with a suggestion") {
   CHECK_THROWS_AS(set.set("temperature", "warm"), Error);
 }
 
+TEST_CASE("the text of a list gives the list again, whatever commas it was set with") {
+  std::vector<std::string> words;
+  OptionSet set;
+  set.add("words", &words, "");
+  for (const char* text : {"", ",", "a", "a,", "a,,", ",a", "a,,b"}) {
+    set.set("words", text);
+    const std::vector<std::string> first = words;
+    set.set("words", option_text(*set.find("words")));
+    CHECK(words == first);
+  }
+}
+
 TEST_CASE("reads past the page cache give the same bytes at any place") {
   const std::string path = "/tmp/fathom_direct_" + std::to_string(::getpid());
   Rng rng(3, "direct");

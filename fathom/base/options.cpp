@@ -19,6 +19,7 @@ template <class... F>
 Overloaded(F...) -> Overloaded<F...>;  // clang before 17 does not deduce aggregates by itself
 
 std::vector<std::string> split_commas(std::string_view text) {
+  while (text.ends_with(',')) text.remove_suffix(1);  // the text of a list never ends so
   std::vector<std::string> out;
   while (!text.empty()) {
     const size_t comma = text.find(',');

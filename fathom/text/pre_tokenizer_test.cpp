@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 
 #include "fathom/base/error.h"
 #include "fathom/base/json.h"
@@ -147,12 +147,11 @@ TEST_CASE("a megabyte without words is cut in seconds by the patterns of V2 and 
                                     std::string("("), std::string("1"), std::string("\u4E2D")}) {
       std::string text;
       while (text.size() < (1u << 20)) text += unit;
-      const auto begin = std::chrono::steady_clock::now();
+      const std::clock_t begin = std::clock();  // of this process: others do not count
       size_t total = 0;
       for (const std::string& word : split(p, text + "x")) total += word.size();
       CHECK(total == text.size() + 1);
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-      CHECK(took.count() < 10);
+      CHECK(std::clock() - begin < 10 * CLOCKS_PER_SEC);
     }
   }
 }

@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "fathom/base/error.h"
 #include "fathom/text/test_text.h"
@@ -109,10 +109,9 @@ TEST_CASE("a megabyte without words is encoded in seconds with Kimi's pattern") 
                                   std::string("A"), std::string("("), std::string("\u4E2D")}) {
     std::string text;
     while (text.size() < (1u << 20)) text += unit;
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();  // of this process: others do not count
     CHECK(t.decode(t.encode(text, AddedTokens::kPlainText)) == text);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    CHECK(took.count() < 10);
+    CHECK(std::clock() - begin < 10 * CLOCKS_PER_SEC);
   }
 }
 
