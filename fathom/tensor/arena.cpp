@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kLarge = kHugePage / 2;  // from here on a block has its own map
+constexpr int64_t kSmall = 32 * 1024;      // up to here a block holds its owners' counters as well
 
 // Size classes: four steps per power of two, so at most a quarter is wasted.
 int64_t size_class(int64_t n) {
@@ -166,7 +167,7 @@ Arena::~Arena() {
 
 std::shared_ptr<std::byte> Arena::allocate(int64_t size_bytes) {
   FM_CHECK(size_bytes >= 0, "size {}", size_bytes);
-  if (const int64_t size = size_class(size_bytes + State::kHead); size < kLarge) {
+  if (const int64_t size = size_class(size_bytes + State::kHead); size <= kSmall) {
     std::byte* p = state_->take(size);
     return {p + State::kHead, State::Nothing(), State::Head<std::byte>(state_, p, size)};
   }
