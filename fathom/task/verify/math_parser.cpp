@@ -262,6 +262,7 @@ uint32_t MathParser::factor() {
 }
 
 uint32_t MathParser::raised(uint32_t base) {
+  const Level level(*this);  // of powers of powers, whose atoms end before
   const bool braces = peek().is("{");
   if (peek(braces ? 1 : 0).is_command("circ")) {
     if (braces) next();
