@@ -33,7 +33,7 @@ struct BenchInferOptions {
     o.add("drafts", &drafts,
           "time also steps with so many guesses of the prediction layer: from which share of right "
           "ones they pay");
-    o.add("cache", &cache, "key cache: f32, bf16, fp8 or int8");
+    o.add("cache", &cache, "key cache: f32, bf16, fp8, int8 or int8-latent");
     o.add("dense", &dense, "attend to all tokens, also where the model has an indexer");
     o.add(
         "peer", &peer,

@@ -101,7 +101,8 @@ void ServeOptions::fields(OptionSet& o) {
   o.add("quant", &quant,
         "q8 or q4: weights in integer codes with a scale for each 64, made at load");
   o.add("cache", &cache,
-        "key cache: f32, bf16, fp8 (e4m3 with scales) or int8 (bf16, the indexer's in codes)");
+        "key cache: f32, bf16, fp8 (e4m3 with scales), int8 (bf16, the indexer's keys in codes) or "
+        "int8-latent (latents in codes too)");
   o.add("memory", &memory,
         "limit for weights and key cache, like 8G: experts that do not fit are read when needed");
   o.add("uncached", &uncached, "keep what is read out of the system's page cache as well");

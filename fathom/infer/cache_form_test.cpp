@@ -78,8 +78,7 @@ TEST_CASE("a finished text has equal bits in one pass and token by token, whatev
     const Model model = load_model(m.ctx, std::string("tests/golden/") + name, WeightUse::kServe);
     const auto text = testing::random_tokens(model.config, 150, 3);
     const auto plain = logits_of(m, model, text, Numerics::kExact, nullptr, 150);
-    for (const CacheForm form :
-         {CacheForm::kF32, CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8}) {
+    for (const CacheForm form : kCacheForms) {
       CAPTURE(cache_form_name(form));
       KvCache whole(m.arena, model.config, 3, form);
       const auto want = logits_of(m, model, text, Numerics::kExact, &whole, 150);
@@ -97,7 +96,7 @@ TEST_CASE("the vector kernels read a coded cache as the reference does") {
   const Model model = load_model(m.ctx, "tests/golden/v32-tiny", WeightUse::kServe);
   const auto text = testing::random_tokens(model.config, 100, 5);
   const Ctx slow_ctx{.kernels = cpu_ref(), .pool = m.pool, .arena = m.arena};
-  for (const CacheForm form : {CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8}) {
+  for (const CacheForm form : kCacheForms) {
     CAPTURE(cache_form_name(form));
     KvCache fast(m.arena, model.config, 3, form), slow(m.arena, model.config, 3, form);
     const Model again = load_model(slow_ctx, "tests/golden/v32-tiny", WeightUse::kServe);
@@ -111,7 +110,8 @@ TEST_CASE("the vector kernels read a coded cache as the reference does") {
     Ctx ctx = slow_ctx;
     const Value want = logits(ctx, again, forward(ctx, again, step).hidden_TD);
     const std::vector<float> reference(want->as<float>(), want->as<float>() + want->numel());
-    CHECK(relative_error(got, reference) < 1e-3);
+    // Queries in codes move a choice of keys or experts here and there.
+    CHECK(relative_error(got, reference) < (form == CacheForm::kInt8Latent ? 1e-2 : 1e-3));
   }
 }
 
@@ -120,13 +120,15 @@ TEST_CASE("rows of V3.2's caches take 656 and 132 bytes, and every form answers 
   CHECK(latent_bytes(v32, CacheForm::kFp8) == 656);
   CHECK(index_bytes(v32, CacheForm::kFp8) == 132);
   CHECK(index_bytes(v32, CacheForm::kInt8) == 132);
+  CHECK(latent_bytes(v32, CacheForm::kInt8Latent) == 656);
+  CHECK(index_bytes(v32, CacheForm::kInt8Latent) == 132);
   Machine m(2);
   const ModelConfig config = testing::family_config("v32-tiny");
   const Model model = testing::make_model(m, config);
   const KvCache cache(m.arena, config, 2, CacheForm::kFp8);
   CHECK(cache.bytes_per_token() == cache_bytes_per_token(config, CacheForm::kFp8));
   // Rows alone, in a batch and from a shared prefix: equal bits whatever the form.
-  for (const CacheForm form : {CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8}) {
+  for (const CacheForm form : kCacheForms) {
     const std::vector<Request> requests = testing::mixed_requests(config, 4);
     std::vector<Outcome> alone;
     for (const Request& r : requests) {

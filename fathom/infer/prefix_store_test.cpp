@@ -55,6 +55,7 @@ TEST_CASE("keys from an earlier process give the bits of computing, cut anywhere
       {"v32-nano", KeySelection::kSparse, CacheForm::kF32, 0},
       {"v32-nano", KeySelection::kSparse, CacheForm::kBF16, 0},
       {"v32-nano", KeySelection::kSparse, CacheForm::kFp8, 0},
+      {"v32-nano", KeySelection::kSparse, CacheForm::kInt8Latent, 0},
       {"v32-nano", KeySelection::kDense, CacheForm::kF32, 0},
       {"v32-nano", KeySelection::kDense, CacheForm::kFp8, 0},
       {"v3-tiny", KeySelection::kDense, CacheForm::kBF16, 1},

@@ -283,14 +283,15 @@ struct QueryRows {
 };
 // Keys of sequence b at position p: page[first_page[b] + p / 64] + (p % 64) * stride, in elements
 // of dtype. A row of dtype e4m3 holds `coded` numbers in e4m3, at the next multiple of 4 an f32
-// scale for each 128 of them, then the other numbers in bf16. A page of dtype i8 holds 64 index
-// keys as index_code writes them.
+// scale for each 128 of them, then the other numbers in bf16. Rows of latents of dtype i8 are built
+// alike, with codes as latent_code writes them; a page of index keys of dtype i8 holds 64 of them
+// as index_code writes them.
 struct KeyPages {
   const void* const* page = nullptr;
   const int32_t* first_page = nullptr;  // [num_seq]
   int64_t stride = 0;
-  DType dtype = DType::kF32;  // f32, f64, bf16 or e4m3; i8 of the indexer only
-  int64_t coded = 0;          // e4m3 only
+  DType dtype = DType::kF32;  // f32, f64, bf16, e4m3 or i8
+  int64_t coded = 0;          // of e4m3 and of i8's latents
 };
 constexpr int64_t coded_scales_at(int64_t coded) { return (coded + 3) / 4 * 4; }
 constexpr int64_t coded_rest_at(int64_t coded) {
@@ -301,6 +302,15 @@ constexpr int64_t coded_row_bytes(int64_t coded, int64_t rest) {
   return coded_rest_at(coded) + (rest + 1) / 2 * 4;
 }
 
+// Writes M rows of latents in codes, coded_row_bytes apart: the first `coded` numbers of a row as
+// i8, for each 128 of them scale = their largest size / 127, codes = number * (127 / largest size)
+// to the nearest integer, ties to even; the rest in bf16. Numbers below 1e-30 have scale and codes
+// 0, numbers that are not all finite scale NaN.
+struct LatentCode {
+  View x;  // [M, coded + rest] strided rows
+  int64_t coded = 0;
+  void* rows;
+};
 // Absorbed (MQA) form over the shared latent: score = scale (q_lat . c + q_pe . k_pe), z =
 // softmax(score) . c. A key row holds C latent then R rotary numbers. Key blocks are counted from
 // position 0 (dense) or from the first selected key, so that prefill, decode, chunking and training
@@ -491,6 +501,7 @@ struct Kernels {
   void (*attention_mha_bwd)(const Exec&, const AttentionMhaBwd&);
   void (*index_select)(const Exec&, const IndexSelect&);
   void (*index_code)(const Exec&, const IndexCode&);
+  void (*latent_code)(const Exec&, const LatentCode&);
   void (*index_scores)(const Exec&, const IndexScores&);
   void (*index_kl)(const Exec&, const IndexKl&);
   void (*act_quant)(const Exec&, const ActQuant&);

@@ -48,12 +48,11 @@ int64_t KvCache::bytes_per_token() const {
 }
 
 PageTable KvCache::table(Kind kind) const {
+  const int64_t coded = kind == Kind::kLatent ? coded_latent_ : index_width_;
   if (form_ == CacheForm::kFp8)
-    return {.stride = row_bytes(kind),
-            .dtype = DType::kE4M3,
-            .coded = kind == Kind::kLatent ? coded_latent_ : index_width_};
-  if (form_ == CacheForm::kInt8 && kind == Kind::kIndex)
-    return {.stride = row_bytes(kind), .dtype = DType::kI8};
+    return {.stride = row_bytes(kind), .dtype = DType::kE4M3, .coded = coded};
+  if (form_ == CacheForm::kInt8Latent || (form_ == CacheForm::kInt8 && kind == Kind::kIndex))
+    return {.stride = row_bytes(kind), .dtype = DType::kI8, .coded = coded};
   return {.stride = width(kind), .dtype = form_ == CacheForm::kF32 ? DType::kF32 : DType::kBF16};
 }
 
@@ -62,6 +61,8 @@ void KvCache::put(const Ctx& ctx, Kind kind, std::byte* page, int64_t first,
   const int64_t M = rows_MX.dim[0], bytes = row_bytes(kind);
   std::byte* to = page + first * bytes;
   const PageTable form = table(kind);
+  if (form.dtype == DType::kI8 && kind == Kind::kLatent)
+    return ctx.kernels.latent_code(ctx.exec(), {.x = rows_MX, .coded = form.coded, .rows = to});
   if (form.dtype == DType::kI8)
     return ctx.kernels.index_code(ctx.exec(), {.x = rows_MX, .page = page, .first = first});
   if (form_ != CacheForm::kFp8)

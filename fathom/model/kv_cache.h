@@ -19,11 +19,12 @@ class KvCache {
   // Takes its memory now: num_pages pages for every layer, multi-token prediction layers included.
   // kF32 keeps the bits of the keys; kBF16 rounds them; kFp8 codes latents and index keys with
   // powers of two as scales, which keeps what Numerics::kFp8Cache makes of them, and rounds the
-  // rotary key to bf16; kInt8 rounds latents to bf16 and codes index keys.
+  // rotary key to bf16; kInt8 rounds latents to bf16 and codes index keys;
+  // kInt8Latent codes both and rounds the rotary key to bf16.
   KvCache(Arena& arena, const ModelConfig& config, int64_t num_pages, CacheForm form);
 
   enum class Kind : uint8_t { kLatent, kIndex };
-  // Address of a page: one row per token, but index keys of kInt8 (IndexCode of kernels.h).
+  // Address of a page: one row per token, but index keys in integer codes (IndexCode of kernels.h).
   std::byte* page(Kind kind, int64_t layer, int64_t page_idx) const;
   // The same of many pages.
   std::vector<const void*> addresses(Kind kind, int64_t layer,
@@ -47,7 +48,7 @@ class KvCache {
   }
 
   int64_t num_pages_, num_layers_, latent_width_, index_width_;
-  int64_t latent_bytes_, index_bytes_, coded_latent_;  // of a row; its numbers in e4m3
+  int64_t latent_bytes_, index_bytes_, coded_latent_;  // of a row; its numbers in codes
   CacheForm form_;
   std::vector<Tensor> latent_, index_;  // per layer u8 [num_pages * 64, bytes of a row]
 };

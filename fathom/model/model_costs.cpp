@@ -33,25 +33,27 @@ double index_pair_flops(const ModelConfig& c) {
 }  // namespace
 
 const char* cache_form_name(CacheForm form) {
-  constexpr const char* kNames[] = {"f32", "bf16", "fp8", "int8"};
+  constexpr const char* kNames[] = {"f32", "bf16", "fp8", "int8", "int8-latent"};
   return kNames[static_cast<size_t>(form)];
 }
 
 CacheForm parse_cache_form(std::string_view name) {
-  for (const CacheForm f : {CacheForm::kF32, CacheForm::kBF16, CacheForm::kFp8, CacheForm::kInt8})
+  for (const CacheForm f : kCacheForms)
     if (name == cache_form_name(f)) return f;
   throw Error(Code::kInvalidArgument,
-              fmt::format("expected f32, bf16, fp8 or int8, found \"{}\"", name));
+              fmt::format("expected f32, bf16, fp8, int8 or int8-latent, found \"{}\"", name));
 }
 
 int64_t latent_bytes(const ModelConfig& c, CacheForm form) {
-  if (form != CacheForm::kFp8) return plain_bytes(form) * (c.kv_lora_rank + c.qk_rope_head_dim);
+  if (form != CacheForm::kFp8 && form != CacheForm::kInt8Latent)
+    return plain_bytes(form) * (c.kv_lora_rank + c.qk_rope_head_dim);
   return coded_row_bytes(c.kv_lora_rank, c.qk_rope_head_dim);
 }
 
 int64_t index_bytes(const ModelConfig& c, CacheForm form) {
   if (!c.has_dsa()) return 0;
-  if (form == CacheForm::kInt8) return index_code_bytes(c.index_head_dim);
+  if (form == CacheForm::kInt8 || form == CacheForm::kInt8Latent)
+    return index_code_bytes(c.index_head_dim);
   if (form != CacheForm::kFp8) return plain_bytes(form) * c.index_head_dim;
   return coded_row_bytes(c.index_head_dim, 0);
 }

@@ -12,9 +12,12 @@ namespace fathom {
 // kFp8: the published layout, e4m3 latents with an f32 scale for each 128 and a bf16 rotary key;
 // the indexer's keys e4m3 with an f32 scale for each 128. For V3.2 that is 656 and 132 bytes.
 // kInt8: latents as kBF16, the indexer's keys in integer codes (IndexCode of kernels.h): 1,152 and
-// 132 bytes.
-enum class CacheForm : uint8_t { kF32, kBF16, kFp8, kInt8 };
-const char* cache_form_name(CacheForm form);        // "f32", "bf16", "fp8", "int8"
+// 132 bytes. kInt8Latent: latents in integer codes too (LatentCode), 656 and 132 bytes.
+enum class CacheForm : uint8_t { kF32, kBF16, kFp8, kInt8, kInt8Latent };
+inline constexpr CacheForm kCacheForms[] = {CacheForm::kF32, CacheForm::kBF16, CacheForm::kFp8,
+                                            CacheForm::kInt8, CacheForm::kInt8Latent};
+// "f32", "bf16", "fp8", "int8", "int8-latent"
+const char* cache_form_name(CacheForm form);
 CacheForm parse_cache_form(std::string_view name);  // throws Error
 
 // Bytes of one token in one layer.

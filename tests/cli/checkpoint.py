@@ -196,7 +196,8 @@ def bench(root, folders):
     bench_peer(root, folders["fp8"])
     run("bench", "infer", folders["fp8"], *one, "--busy", "1", out="beside busy processes")
     run("bench", "infer", folders["q4"], *quick, "--cache", "fp8", "--types", "f32", out="cache fp8")
-    run("bench", "infer", folders["q4"], *quick, "--cache", "int8", "--types", "f32", out="cache int8")
+    for form in ("int8", "int8-latent"):
+        run("bench", "infer", folders["q4"], *quick, "--cache", form, "--types", "f32", out="cache " + form)
     run("generate", folders["bf16"], "--ids", "5", "--cache", "bf16", "--max-tokens", "3")
     run("generate", folders["bf16"], "--ids", "5", "--cache", "f8", code=2, err="--cache")
     run("bench", "infer", folders["fp8"], *one, "--sequences", "0", code=2, err="--sequences")

@@ -17,6 +17,27 @@ double softmax(std::vector<double>* scores) {
   return top + std::log(sum);
 }
 
+void latent_code(const Exec&, const LatentCode& a) {
+  const int64_t width = a.x.dim[1], rest = width - a.coded;
+  std::vector<float> x(static_cast<size_t>(width));
+  auto* row = static_cast<char*>(a.rows);
+  for (int64_t m = 0; m < a.x.dim[0]; ++m, row += coded_row_bytes(a.coded, rest)) {
+    by_real(a.x.dtype, [&]<class Real>(Real) {
+      const Real* from = at<Real>(a.x, m);
+      for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(from[i]);
+    });
+    for (int64_t i = 0; i < a.coded; i += 128) {
+      const float scale = code_numbers(x.data() + i, std::min(int64_t{128}, a.coded - i),
+                                       reinterpret_cast<int8_t*>(row) + i);
+      std::memcpy(row + coded_scales_at(a.coded) + i / 128 * 4, &scale, sizeof scale);
+    }
+    for (int64_t i = a.coded; i < width; ++i) {
+      const bf16 half = to_bf16(x[static_cast<size_t>(i)]);
+      std::memcpy(row + coded_rest_at(a.coded) + 2 * (i - a.coded), &half, sizeof half);
+    }
+  }
+}
+
 void attention(const Exec& exec, const Attention& a) {
   const int64_t T = a.q_lat.dim[0], H = a.q_lat.dim[1], C = a.q_lat.dim[2], R = a.q_pe.dim[2];
   by_real(a.q_lat.dtype, [&]<class Real>(Real) {

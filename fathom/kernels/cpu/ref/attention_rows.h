@@ -35,7 +35,8 @@ inline void visible_keys(const View& sel, int64_t t, int64_t pos, std::vector<in
   for (int64_t i = 0; i < sel.dim[1] && row[i] >= 0; ++i) out->push_back(row[i]);
 }
 
-inline double coded_element(const uint8_t* row, int64_t coded, int64_t i) {
+// A row of KeyPages with codes.
+inline double coded_element(const uint8_t* row, DType dtype, int64_t coded, int64_t i) {
   if (i >= coded) {
     bf16 x;
     std::memcpy(&x, row + coded_rest_at(coded) + 2 * (i - coded), sizeof x);
@@ -43,7 +44,8 @@ inline double coded_element(const uint8_t* row, int64_t coded, int64_t i) {
   }
   float scale = 0;
   std::memcpy(&scale, row + coded_scales_at(coded) + i / 128 * 4, sizeof scale);
-  return static_cast<double>(to_float(e4m3{row[i]})) * static_cast<double>(scale);
+  const float code = dtype == DType::kI8 ? static_cast<int8_t>(row[i]) : to_float(e4m3{row[i]});
+  return static_cast<double>(code) * static_cast<double>(scale);
 }
 
 inline double key_element(const KeyPages& keys, int64_t seq, int64_t pos, int64_t i) {
@@ -57,8 +59,9 @@ inline double key_element(const KeyPages& keys, int64_t seq, int64_t pos, int64_
     case DType::kBF16:
       return static_cast<double>(to_float(static_cast<const bf16*>(page)[at]));
     case DType::kE4M3:
+    case DType::kI8:
       return coded_element(static_cast<const uint8_t*>(page) + pos % kPageTokens * keys.stride,
-                           keys.coded, i);
+                           keys.dtype, keys.coded, i);
     default:
       break;
   }
@@ -69,6 +72,8 @@ inline double key_element(const KeyPages& keys, int64_t seq, int64_t pos, int64_
 // Codes of an index key or query (IndexCode of kernels.h): x [I] is rotated in place; returns the
 // scale.
 float code_index_row(float* x, int64_t I, int8_t* codes);
+// Codes of n numbers, -127 .. 127 = the largest size; returns the scale (LatentCode).
+float code_numbers(const float* x, int64_t n, int8_t* codes);
 // Where the four codes of the page's key `row` from number i on stand; i a multiple of 4.
 inline int64_t index_code_at(int64_t I, int64_t row, int64_t i) {
   return ((row / 16 * ((I + 3) / 4) + i / 4) * 16 + row % 16) * 4;

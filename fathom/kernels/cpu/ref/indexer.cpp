@@ -32,18 +32,22 @@ float code_index_row(float* x, int64_t I, int8_t* codes) {
         x[i] = p + q;
         x[i + step] = p - q;
       }
+  return code_numbers(x, I, codes);
+}
+
+float code_numbers(const float* x, int64_t n, int8_t* codes) {
   float most = 0;
   bool finite = true;
-  for (int64_t i = 0; i < I; ++i) {
+  for (int64_t i = 0; i < n; ++i) {
     most = std::max(most, std::abs(x[i]));
     finite &= std::isfinite(x[i]);
   }
   if (!finite || most < 1e-30f) {
-    std::fill_n(codes, I, int8_t{0});
+    std::fill_n(codes, n, int8_t{0});
     return finite ? 0 : std::numeric_limits<float>::quiet_NaN();
   }
   const float inverse = 127.0f / most;
-  for (int64_t i = 0; i < I; ++i) codes[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+  for (int64_t i = 0; i < n; ++i) codes[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
   return most / 127.0f;
 }
 

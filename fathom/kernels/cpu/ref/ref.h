@@ -40,6 +40,7 @@ void attention_mha(const Exec& exec, const AttentionMha& a);
 void attention_mha_bwd(const Exec& exec, const AttentionMhaBwd& a);
 void index_select(const Exec& exec, const IndexSelect& a);
 void index_code(const Exec& exec, const IndexCode& a);
+void latent_code(const Exec& exec, const LatentCode& a);
 void index_scores(const Exec& exec, const IndexScores& a);
 void index_kl(const Exec& exec, const IndexKl& a);
 void act_quant(const Exec& exec, const ActQuant& a);

@@ -40,6 +40,7 @@ const Kernels& cpu_ref() {
       .attention_mha_bwd = ref::attention_mha_bwd,
       .index_select = ref::index_select,
       .index_code = ref::index_code,
+      .latent_code = ref::latent_code,
       .index_scores = ref::index_scores,
       .index_kl = ref::index_kl,
       .act_quant = ref::act_quant,

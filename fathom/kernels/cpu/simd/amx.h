@@ -50,16 +50,62 @@ class AmxTiles {
           : "memory");
     }
   }
-  // out[16][64] = those sums
-  void store_16x64(int32_t* out) const {
-    const int64_t ld_out = 256;
+  // The same of signed b and k = 64 where b's panels are 16 x 64 bytes.
+  void multiply_16x64_one(const int8_t* a, const int8_t* b) const {
+    const int64_t line = 64;
+    asm volatile(
+        "tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3\n\t"
+        "tileloadd (%0,%5,1), %%tmm4\n\t"
+        "tileloadd (%1,%5,1), %%tmm5\n\t"
+        "tdpbssd %%tmm5, %%tmm4, %%tmm0\n\t"
+        "tileloadd (%2,%5,1), %%tmm6\n\t"
+        "tdpbssd %%tmm6, %%tmm4, %%tmm1\n\t"
+        "tileloadd (%3,%5,1), %%tmm5\n\t"
+        "tdpbssd %%tmm5, %%tmm4, %%tmm2\n\t"
+        "tileloadd (%4,%5,1), %%tmm6\n\t"
+        "tdpbssd %%tmm6, %%tmm4, %%tmm3"
+        :
+        : "r"(a), "r"(b), "r"(b + 1024), "r"(b + 2048), "r"(b + 3072), "r"(line)
+        : "memory");
+  }
+  // signed a times signed b, 64 x 16 sums that stay in the tiles: a has 64 rows of 128 bytes, lda
+  // apart; b is a panel [32][16][4].
+  void multiply_64x16(const int8_t* a, int64_t lda, const void* b) const {
+    const int64_t line = 64;
+    asm volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3" : :);
+    for (int64_t at = 0; at < 128; at += 64) {
+      const int8_t* p = a + at;
+      asm volatile(
+          "tileloadd (%0,%5,1), %%tmm4\n\t"
+          "tileloadd (%1,%6,1), %%tmm5\n\t"
+          "tdpbssd %%tmm4, %%tmm5, %%tmm0\n\t"
+          "tileloadd (%2,%6,1), %%tmm6\n\t"
+          "tdpbssd %%tmm4, %%tmm6, %%tmm1\n\t"
+          "tileloadd (%3,%6,1), %%tmm5\n\t"
+          "tdpbssd %%tmm4, %%tmm5, %%tmm2\n\t"
+          "tileloadd (%4,%6,1), %%tmm6\n\t"
+          "tdpbssd %%tmm4, %%tmm6, %%tmm3"
+          :
+          : "r"(static_cast<const char*>(b) + at * 16), "r"(p), "r"(p + 16 * lda),
+            "r"(p + 32 * lda), "r"(p + 48 * lda), "r"(line), "r"(lda)
+          : "memory");
+    }
+  }
+  // out[64][16] = those sums
+  void store_64x16(int32_t* out) const { store(out, 256, 64); }
+  // out[16][64] = sums of 16 x 64
+  void store_16x64(int32_t* out) const { store(out, 16, 256); }
+
+ private:
+  // Tiles `apart` numbers from each other, rows of them `line` bytes.
+  static void store(int32_t* out, int64_t apart, int64_t line) {
     asm volatile(
         "tilestored %%tmm0, (%0,%4,1)\n\t"
         "tilestored %%tmm1, (%1,%4,1)\n\t"
         "tilestored %%tmm2, (%2,%4,1)\n\t"
         "tilestored %%tmm3, (%3,%4,1)"
         :
-        : "r"(out), "r"(out + 16), "r"(out + 32), "r"(out + 48), "r"(ld_out)
+        : "r"(out), "r"(out + apart), "r"(out + 2 * apart), "r"(out + 3 * apart), "r"(line)
         : "memory");
   }
 };

@@ -7,12 +7,15 @@
 //   the
 //            blocks of a chunk; z adds keys in ascending order in one fma chain
 //   chunk    4 blocks; the states of the chunks are merged in ascending order
+// Latents in integer codes have a score and a sum of their own (attention_codes.h).
 // Chunks exist so that a single decoded token can use all threads.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "fathom/kernels/cpu/ref/ref.h"
+#include "fathom/kernels/cpu/simd/attention_codes.h"
 #include "fathom/kernels/cpu/simd/attention_few.h"
 #include "fathom/kernels/cpu/simd/attention_tile.h"
 #include "fathom/kernels/cpu/simd/simd.h"
@@ -26,6 +29,32 @@ constexpr int64_t kTileNumbers = 96 * 1024;
 
 struct Shape {
   int64_t H, C, R, width, z_ld;
+  bool coded;                                                // latents in integer codes
+  int64_t panel_width() const { return coded ? R : width; }  // of keys in f32
+};
+
+// Queries and a block of keys in codes.
+struct Coded {
+  std::byte* queries;  // groups of kCodedRows rows
+  float* scales;
+  CodedKeys keys;
+  static int64_t groups(int64_t rows) { return (rows + kCodedRows - 1) / kCodedRows; }
+  static int64_t spans(int64_t C) { return coded_cols(C) / kCodedSpan; }
+
+  static int64_t bytes(int64_t C, int64_t rows) {
+    return Scratch::bytes<std::byte>(groups(rows) * coded_query_bytes(C)) +
+           Scratch::bytes<float>(groups(rows) * kCodedRows * spans(C)) +
+           2 * Scratch::bytes<int8_t>(kBlock * coded_cols(C)) +
+           Scratch::bytes<float>(kBlock * spans(C));
+  }
+  void init(Scratch* s, int64_t C, int64_t rows) {
+    queries = s->take<std::byte>(groups(rows) * coded_query_bytes(C));
+    scales = s->take<float>(groups(rows) * kCodedRows * spans(C));
+    keys.cols = coded_cols(C);
+    keys.codes = s->take<int8_t>(kBlock * keys.cols);
+    keys.quads = s->take<int8_t>(kBlock * keys.cols);
+    keys.scales = s->take<float>(kBlock * spans(C));
+  }
 };
 
 // Softmax states of the rows of a tile over one chunk or more.
@@ -52,24 +81,27 @@ struct Work {
   const void** key;  // of a chunk
   KeyBlock block;
   FewRows few;
+  Coded coded;
   State chunk, total;
 
   static int64_t bytes(const Shape& d, int64_t rows) {
-    return Scratch::bytes<float>(rows * d.width) + Scratch::bytes<float>(rows * kBlock) +
-           Scratch::bytes<float>(rows) + Scratch::bytes<uint64_t>(rows) +
-           2 * Scratch::bytes<float>(16 * d.width) + Scratch::bytes<void*>(kChunk) +
-           KeyBlock::scratch_bytes(d.width) + FewRows::scratch_bytes(d.H, d.width) +
+    return Scratch::bytes<float>(rows * d.width) +
+           Scratch::bytes<float>((rows + kCodedRows) * kBlock) + Scratch::bytes<float>(rows) +
+           Scratch::bytes<uint64_t>(rows) + 2 * Scratch::bytes<float>(16 * d.width) +
+           Scratch::bytes<void*>(kChunk) + KeyBlock::scratch_bytes(d.panel_width()) +
+           FewRows::scratch_bytes(d.H, d.width) + (d.coded ? Coded::bytes(d.C, rows) : 0) +
            2 * State::bytes(rows, d.z_ld);
   }
   Work(Scratch scratch, const Shape& d, int64_t rows) {
     q = scratch.take<float>(rows * d.width);
-    s = scratch.take<float>(rows * kBlock);
+    s = scratch.take<float>((rows + kCodedRows) * kBlock);
     alpha = scratch.take<float>(rows);
     mask = scratch.take<uint64_t>(rows);
     spread = scratch.take<float>(16 * d.width);
     packed = scratch.take<float>(16 * d.width);
     key = scratch.take<const void*>(kChunk);
-    block.init(&scratch, d.width);
+    block.init(&scratch, d.panel_width());
+    if (d.coded) coded.init(&scratch, d.C, rows);
     few.init(&scratch, d.H, d.width);
     chunk.init(&scratch, rows, d.z_ld);
     total.init(&scratch, rows, d.z_ld);
@@ -79,12 +111,18 @@ struct Work {
 class Forward {
  public:
   Forward(const Exec& exec, const Attention& a)
-      : exec_(exec), a_(a), tiles_(tile_table()), vec_(attention_vec()), few_(attention_few()) {
+      : exec_(exec),
+        a_(a),
+        tiles_(tile_table()),
+        vec_(attention_vec()),
+        few_(attention_few()),
+        codes_(attention_codes()) {
     d_ = {.H = a.q_lat.dim[1], .C = a.q_lat.dim[2], .R = a.q_pe.dim[2]};
     d_.width = d_.C + d_.R;
-    d_.z_ld = round_up(d_.C, 16);
+    d_.coded = a.keys.dtype == DType::kI8;
+    d_.z_ld = d_.coded ? coded_cols(d_.C) : round_up(d_.C, 16);
     in_place_ = d_.H <= few_.max_heads && d_.C % few_.step == 0 && d_.width % few_.step == 0 &&
-                (a.keys.dtype == DType::kF32 || a.keys.dtype == DType::kBF16);
+                a.keys.dtype != DType::kE4M3;
     const int64_t rows = std::min(kTileRows, std::max(kTileNumbers / d_.width, int64_t{16}));
     const int64_t tokens = std::clamp<int64_t>(rows / d_.H, 1, kBlock);
     queries_ = cut_queries(exec, a.rows,
@@ -182,10 +220,18 @@ class Forward {
         std::copy_n(row_ptr(a_.q_lat, t, h), d_.C, q);
         std::copy_n(row_ptr(a_.q_pe, t, h), d_.R, q + d_.C);
       }
+    if (d_.coded) code_queries(tile.count * d_.H, w);
     if (tile.count > 1) return;
     if (!in_place_) return w->few.set_queries(tiles_, w->q, d_.H, d_.width);
     std::copy_n(w->q, d_.H * d_.width, w->spread);
     tiles_.transpose(w->spread, d_.width, d_.width, w->packed);
+  }
+
+  void code_queries(int64_t rows, Work* w) const {
+    for (int64_t r = 0, g = 0; r < rows; r += kCodedRows, ++g)
+      codes_.code_queries(w->q + r * d_.width, d_.width, std::min(kCodedRows, rows - r), d_.C,
+                          w->coded.queries + g * coded_query_bytes(d_.C),
+                          w->coded.scales + g * kCodedRows * Coded::spans(d_.C));
   }
 
   // Softmax state over keys base .. base + kChunk - 1 of each row.
@@ -193,16 +239,11 @@ class Forward {
     const int64_t rows = tile.count * d_.H;
     state.clear(rows);
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
+    if (d_.coded) return run_coded(tile, base, keys, w, state);
     if (tile.count == 1 && in_place_) return run_few(tile, base, keys, w, state);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
-      int64_t begin = rows;
-      for (int64_t i = tile.count - 1; i >= 0; --i) {
-        const int64_t seen = sparse(tile) ? keys : tile.pos + i + 1;
-        if (seen <= from) break;
-        begin = i * d_.H;
-        std::fill_n(w->mask + begin, d_.H, low_bits(seen - from));
-      }
+      const int64_t begin = mask_rows(tile, from, keys, w->mask);
       const bool few = tile.count == 1;
       if (sparse(tile))
         gather(tile, from, n, few, &w->block);
@@ -223,6 +264,64 @@ class Forward {
       weigh_block(tiles_, w->s, k.rows, k.ld, d_.C, w->mask, begin, rows, from == base, state.z,
                   d_.z_ld);
     }
+  }
+
+  // What the rows see of a block. Returns the first row that sees anything.
+  int64_t mask_rows(const QueryTile& tile, int64_t from, int64_t keys, uint64_t* mask) const {
+    int64_t begin = tile.count * d_.H;
+    for (int64_t i = tile.count - 1; i >= 0; --i) {
+      const int64_t seen = sparse(tile) ? keys : tile.pos + i + 1;
+      if (seen <= from) break;
+      begin = i * d_.H;
+      std::fill_n(mask + begin, d_.H, low_bits(seen - from));
+    }
+    return begin;
+  }
+
+  // The same as run_chunk, keys base .. keys - 1, of latents in codes.
+  void run_coded(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
+                 const State& state) const {
+    const int64_t rows = tile.count * d_.H;
+    const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
+    for (int64_t n = base; n < keys; ++n) w->key[n - base] = key_at(tile.seq, sel ? sel[n] : n);
+    for (int64_t from = base; from < keys; from += kBlock) {
+      const int64_t n = std::min(kBlock, keys - from);
+      const int64_t begin = mask_rows(tile, from, keys, w->mask);
+      const void* const* key = w->key + (from - base);
+      codes_.load_keys(key, n, d_.C, &w->coded.keys);
+      score_rotary(tile, key, n, begin, w);
+      const int64_t first = begin / kCodedRows;
+      for (int64_t g = first; g < Coded::groups(rows); ++g)
+        codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
+                     w->coded.scales + g * kCodedRows * Coded::spans(d_.C), w->coded.keys,
+                     w->s + g * kCodedRows * kBlock);
+      vec_.softmax_block(w->s + begin * kBlock, w->mask + begin, rows - begin,
+                         static_cast<float>(a_.scale), state.max + begin, state.sum + begin,
+                         w->alpha + begin);
+      if (from > base)
+        vec_.scale_rows(state.z + begin * d_.z_ld, d_.z_ld, d_.z_ld, rows - begin,
+                        w->alpha + begin);
+      for (int64_t g = first; g < Coded::groups(rows); ++g) {
+        const int64_t r = g * kCodedRows;
+        codes_.weigh(w->s + r * kBlock, std::max<int64_t>(begin - r, 0),
+                     std::min(kCodedRows, rows - r), w->coded.keys, from == base,
+                     state.z + r * d_.z_ld, d_.z_ld);
+      }
+    }
+  }
+
+  // s = the rotary part of the scores
+  void score_rotary(const QueryTile& tile, const void* const* key, int64_t n, int64_t begin,
+                    Work* w) const {
+    const void* rotary[kBlock];
+    for (int64_t i = 0; i < n; ++i)
+      rotary[i] = static_cast<const char*>(key[i]) + coded_rest_at(d_.C);
+    if (tile.count == 1 && in_place_)
+      return few_.score(w->packed + d_.C * 16, d_.H, d_.R, rotary, DType::kBF16, n, n, w->s);
+    vec_.gather_bf16(rotary, n, d_.R, w->block.copy, w->block.copy_ld());
+    w->block.pack_copy(tiles_, n);
+    score_block(tiles_, w->q + d_.C, d_.width, d_.R, w->block.panels, 16 * d_.R, w->mask, begin,
+                tile.count * d_.H, w->s);
   }
 
   // The same of one token, keys base .. keys - 1, without copies of them.
@@ -295,6 +394,7 @@ class Forward {
   const TileTable& tiles_;
   const AttentionVec& vec_;
   const AttentionFew& few_;
+  const AttentionCodes& codes_;
   bool in_place_ = false;  // a token alone reads keys where they are
   Shape d_{};
   QueryTiles queries_;
@@ -305,12 +405,30 @@ void Forward::finish(const QueryTile& tile, const State& state) const {
   for (int64_t i = 0; i < tile.count; ++i)
     for (int64_t h = 0; h < d_.H; ++h) {
       const int64_t r = i * d_.H + h;
+      if (d_.coded) codes_.in_order(state.z + r * d_.z_ld, d_.z_ld);
       vec_.divide(state.z + r * d_.z_ld, state.sum[r], d_.C, out_ptr(a_.z, tile.first + i, h));
       if (a_.lse) out_ptr(a_.lse, tile.first + i)[h] = state.max[r] + std::log(state.sum[r]);
     }
 }
 
 }  // namespace
+
+void latent_code(const Exec& exec, const LatentCode& a) {
+  if (a.x.dtype != DType::kF32) return ref::latent_code(exec, a);
+  const AttentionCodes& codes = attention_codes();
+  const int64_t rest = a.x.dim[1] - a.coded, bytes = coded_row_bytes(a.coded, rest);
+  for (int64_t m = 0; m < a.x.dim[0]; ++m) {
+    char* row = static_cast<char*>(a.rows) + m * bytes;
+    const float* x = row_ptr(a.x, m);
+    for (int64_t i = 0; i < a.coded; i += kCodedSpan) {
+      const float scale = codes.code_span(x + i, std::min(kCodedSpan, a.coded - i),
+                                          reinterpret_cast<int8_t*>(row) + i);
+      std::memcpy(row + coded_scales_at(a.coded) + i / kCodedSpan * 4, &scale, sizeof scale);
+    }
+    auto* half = reinterpret_cast<bf16*>(row + coded_rest_at(a.coded));
+    for (int64_t i = 0; i < rest; ++i) half[i] = to_bf16(x[a.coded + i]);
+  }
+}
 
 void attention(const Exec& exec, const Attention& a) {
   if (a.q_lat.dtype != DType::kF32 || a.keys.dtype == DType::kF64) return ref::attention(exec, a);

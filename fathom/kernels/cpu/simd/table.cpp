@@ -41,6 +41,7 @@ const Kernels& cpu_simd() {
       .attention_mha_bwd = simd::attention_mha_bwd,
       .index_select = simd::index_select,
       .index_code = simd::index_code,
+      .latent_code = simd::latent_code,
       .index_scores = simd::index_scores,
       .index_kl = simd::index_kl,
       .act_quant = simd::act_quant,
