@@ -35,14 +35,14 @@ void RecordEncoder::encode_turn(const ChatTurn& turn, bool is_last, EncodedRecor
     tokenizer_.encode_to(text, AddedTokens::kPlainText, out.tokens);
   };
   switch (turn.role) {
-    case Role::kSystem:
+    case Speaker::kSystem:
       add_text(turn.content);
       break;
-    case Role::kUser:
+    case Speaker::kUser:
       out.tokens.push_back(user_);
       add_text(turn.content);
       break;
-    case Role::kAssistant: {
+    case Speaker::kAssistant: {
       const bool thinks = turn.has_thinking && is_last;
       out.tokens.push_back(assistant_);
       out.loss.resize(out.tokens.size(), 0);

@@ -15,10 +15,10 @@ constexpr const char* kForms =
   throw Error(Code::kInvalidArgument, what + ": " + message, kForms);
 }
 
-Role parse_role(const std::string& name, const std::string& what) {
-  if (name == "system") return Role::kSystem;
-  if (name == "user") return Role::kUser;
-  if (name == "assistant") return Role::kAssistant;
+Speaker parse_role(const std::string& name, const std::string& what) {
+  if (name == "system") return Speaker::kSystem;
+  if (name == "user") return Speaker::kUser;
+  if (name == "assistant") return Speaker::kAssistant;
   bad(what, fmt::format("expected the role system, user or assistant, found '{}'", name));
 }
 
@@ -42,20 +42,20 @@ ChatTurn parse_turn(const Json& message, const std::string& what) {
     }
   }
   if (!has_role || !has_content) bad(what, "a message needs role and content");
-  if (turn.has_thinking && turn.role != Role::kAssistant) {
+  if (turn.has_thinking && turn.role != Speaker::kAssistant) {
     bad(what, "only the assistant has reasoning_content");
   }
   return turn;
 }
 
 void check_order(const std::vector<ChatTurn>& chat, const std::string& what) {
-  size_t i = chat.front().role == Role::kSystem ? 1 : 0;
+  size_t i = chat.front().role == Speaker::kSystem ? 1 : 0;
   if ((chat.size() - i) % 2 != 0 || chat.size() == i) {
     bad(what, "a chat ends with an assistant message");
   }
-  for (Role expected = Role::kUser; i < chat.size(); ++i) {
+  for (Speaker expected = Speaker::kUser; i < chat.size(); ++i) {
     if (chat[i].role != expected) bad(what, "user and assistant messages must take turns");
-    expected = expected == Role::kUser ? Role::kAssistant : Role::kUser;
+    expected = expected == Speaker::kUser ? Speaker::kAssistant : Speaker::kUser;
   }
 }
 

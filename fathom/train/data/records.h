@@ -14,10 +14,10 @@
 
 namespace fathom {
 
-enum class Role : uint8_t { kSystem, kUser, kAssistant };
+enum class Speaker : uint8_t { kSystem, kUser, kAssistant };
 
 struct ChatTurn {
-  Role role = Role::kUser;
+  Speaker role = Speaker::kUser;
   std::string content;
   std::string thinking;  // reasoning_content of an assistant turn
   bool has_thinking = false;
