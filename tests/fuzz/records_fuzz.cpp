@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     try {
       const fathom::Record record = fathom::parse_record(rest.substr(0, end), "input");
       if (record.is_chat())
-        FM_CHECK(record.chat.back().role == fathom::Role::kAssistant, "{} turns",
+        FM_CHECK(record.chat.back().role == fathom::Speaker::kAssistant, "{} turns",
                  record.chat.size());
     } catch (const fathom::InternalError&) {
       throw;
