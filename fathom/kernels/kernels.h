@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "fathom/kernels/grad_products.h"
 #include "fathom/tensor/view.h"
 
 namespace fathom {
@@ -22,6 +23,7 @@ class ThreadPool;
 struct Exec {
   ThreadPool* pool;
   Arena* arena;
+  GradProducts gradient_products = GradProducts::kF32;
 };
 
 // ---- linear maps --------------------------------------------------------------------------------

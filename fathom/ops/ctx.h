@@ -97,8 +97,9 @@ struct Ctx {
   DType real = DType::kF32;  // of activations: kF32, or kF64 with cpu_ref()
   Tape* tape = nullptr;
   Probe* probe = nullptr;
+  GradProducts gradient_products = GradProducts::kF32;  // of adjoints, and of packed weights
 
-  Exec exec() const { return {&pool, &arena}; }
+  Exec exec() const { return {&pool, &arena, gradient_products}; }
   // A new uninitialised activation that needs a gradient when a tape is there and one of `inputs`
   // needs one.
   Value make(std::initializer_list<int64_t> dims, std::initializer_list<const Value*> inputs) const;
