@@ -14,6 +14,7 @@
 #include "fathom/model/checkpoint_source.h"
 #include "fathom/train/objective.h"
 #include "fathom/train/optimizer.h"
+#include "fathom/train/trainer.h"
 
 namespace fathom {
 namespace {
@@ -83,11 +84,13 @@ ModelConfig bench_step_config() {
 BenchStepResult bench_step(const BenchStepOptions& o) {
   Runtime rt(Precision::kF32, o.threads);
   Ctx plain = rt.ctx();
+  plain.gradient_products = choose_gradient_products(plain, o.gradient_products);
   Model model = random_model(plain, bench_step_config(), 1);
   Optimizer optimizer(plain, model.weights.params, {});
   ObjectiveOptions objective;
   objective.form = o.form;
   BenchStepResult r;
+  r.gradient_products = plain.gradient_products;
   r.tokens = o.batch_size * o.seq_len;
   count_parameters(model, o, &r);
   const TrainBatch probe_batch = random_batch(model.config, o, 0);
@@ -103,7 +106,8 @@ BenchStepResult bench_step(const BenchStepOptions& o) {
       const LossCounts counts = count_losses(batch);
       for (size_t first = 0; first + 1 < batch.bounds.size();) {
         Tape tape;
-        Ctx ctx = rt.ctx(&tape);
+        Ctx ctx = plain;
+        ctx.tape = &tape;
         run_objective(ctx, model, take_part(batch, o.rows_per_pass, &first), counts, objective);
       }
       const double optimizer_s = now_s();
@@ -130,9 +134,10 @@ int run_bench_step(const BenchStepOptions& o) {
   const double tokens_per_s = static_cast<double>(r.tokens) / step_s;
   fmt::print(
       "{:.2f} M parameters, {:.2f} M active, {:.1f} MFLOP a token, {} tokens a step, {} "
-      "attention\n",
+      "attention, {} products in the backward pass\n",
       static_cast<double>(r.parameters) / 1e6, static_cast<double>(r.active) / 1e6,
-      r.flop_per_token / 1e6, r.tokens, o.form);
+      r.flop_per_token / 1e6, r.tokens, o.form,
+      r.gradient_products == GradProducts::kSplit ? "split" : "f32");
   fmt::print("loss of the repeated batch {:.4f} -> {:.4f}\n", r.first_loss, r.last_loss);
   fmt::print(
       "step median {:.0f} ms, best {:.0f} ms (optimiser and packing {:.0f} ms); tensors {:.2f} "

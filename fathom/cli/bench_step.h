@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fathom/base/options.h"
+#include "fathom/kernels/grad_products.h"
 #include "fathom/model/config.h"
 
 namespace fathom {
@@ -19,6 +20,7 @@ struct BenchStepOptions {
   std::string form = "naive";
   int64_t rounds = 1;
   int64_t rows_per_pass = 4096;
+  std::string gradient_products = "auto";
   std::string peer;
 
   void fields(OptionSet& o) {
@@ -30,6 +32,8 @@ struct BenchStepOptions {
     o.add("rows_per_pass", &rows_per_pass,
           "rows of one forward and backward pass; gradients add up over the passes");
     o.add("rounds", &rounds, "how often the steps (and the peer) are run, in turn");
+    o.add("gradient_products", &gradient_products,
+          "of the backward pass: auto (the fastest of this machine) or f32");
     o.add("peer", &peer, "command that prints \"tokens/s median N\"; run in turn with the steps");
     o.add("form", &form, "of attention: naive (as the PyTorch script) or absorbed");
   }
@@ -44,6 +48,7 @@ struct BenchStepResult {
   double flop_per_token = 0;  // 6 per active parameter and 3 x the forward scores over all pairs
   int64_t tokens = 0, parameters = 0, active = 0;
   int64_t peak_bytes = 0;  // of tensors
+  GradProducts gradient_products = GradProducts::kF32;
 };
 
 // 12.03 M parameters, 34.6 MFLOP a token: the shape of the PyTorch script that the figure is

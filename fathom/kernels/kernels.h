@@ -49,7 +49,8 @@ inline int64_t weight_columns(const View& raw) {  // K
 // backend that works on raw weights answers 0 bytes. raw without data: dst holds it already.
 struct PackWeight {
   View raw, scale;
-  bool transposed = false;  // for dx = dy W
+  bool transposed = false;                     // for dx = dy W
+  GradProducts products = GradProducts::kF32;  // of the transposed form: those of dx
   void* dst = nullptr;
   PackedB* out = nullptr;  // = ; points into dst
 };
@@ -469,6 +470,7 @@ struct SumSquares {
 
 struct Kernels {
   const char* name;
+  bool (*has_split_products)();  // GradProducts::kSplit may be asked for
   int64_t (*packed_bytes)(const PackWeight&);
   void (*pack)(const Exec&, const PackWeight&);
   void (*linear)(const Exec&, const Linear&);

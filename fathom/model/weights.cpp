@@ -427,7 +427,8 @@ void ModelWeights::pack(const Ctx& ctx, bool with_transposed) {
 
 void ModelWeights::pack(const Ctx& ctx, Packing p, bool both) {
   if (p.forward || both) p.weight.pack_form(ctx, false);
-  if (p.transposed || both) p.weight.pack_form(ctx, true);
+  if (p.transposed || both)
+    p.weight.pack_form(ctx, true, p.transposed ? GradProducts::kF32 : ctx.gradient_products);
 }
 
 StoredWeight WeightSource::stored(const std::string& name, const std::vector<int64_t>& shape) {

@@ -54,21 +54,21 @@ int64_t Weight::packed_bytes(const Kernels& kernels, bool transposed) const {
   return kernels.packed_bytes({.raw = raw_, .scale = scale_, .transposed = transposed});
 }
 
-void Weight::pack_form(const Ctx& ctx, bool transposed) {
+void Weight::pack_form(const Ctx& ctx, bool transposed, GradProducts products) {
   Tensor& memory = transposed ? packs_->transposed_memory : packs_->forward_memory;
-  const int64_t size_bytes = packed_bytes(ctx.kernels, transposed);
+  PackWeight p{.raw = raw_, .scale = scale_, .transposed = transposed, .products = products};
+  const int64_t size_bytes = ctx.kernels.packed_bytes(p);
   if (size_bytes == 0) return;
-  if (!memory) memory = empty(ctx.arena, DType::kU8, {size_bytes});
-  ctx.kernels.pack(ctx.exec(), {.raw = raw_,
-                                .scale = scale_,
-                                .transposed = transposed,
-                                .dst = memory.view.data,
-                                .out = transposed ? &packs_->transposed : &packs_->forward});
+  if (!memory || memory.view.numel() != size_bytes)
+    memory = empty(ctx.arena, DType::kU8, {size_bytes});
+  p.dst = memory.view.data;
+  p.out = transposed ? &packs_->transposed : &packs_->forward;
+  ctx.kernels.pack(ctx.exec(), p);
 }
 
 void Weight::pack(const Ctx& ctx, bool with_transposed) {
   pack_form(ctx, false);
-  if (with_transposed) pack_form(ctx, true);
+  if (with_transposed) pack_form(ctx, true, ctx.gradient_products);
 }
 
 void Weight::pack_at(const Ctx& ctx, std::byte* memory) {

@@ -31,10 +31,12 @@ class Weight {
   const Tensor& scale() const { return scale_; }
   int64_t out() const { return raw_.view.dim[0]; }
   int64_t in() const { return weight_columns(raw_.view); }
-  // (Re)builds the packed forms; the transposed one serves gradients. A no-op for cpu_ref.
+  // (Re)builds the packed forms; the transposed one serves gradients, for the products that ctx
+  // names. A no-op for cpu_ref.
   void pack(const Ctx& ctx, bool with_transposed);
-  // Builds one packed form alone, for a weight that is used one way only.
-  void pack_form(const Ctx& ctx, bool transposed);
+  // Builds one packed form alone, for a weight that is used one way only. A forward pass takes a
+  // transposed form for the products kF32.
+  void pack_form(const Ctx& ctx, bool transposed, GradProducts products = GradProducts::kF32);
   // The forward form in 64-byte aligned memory of packed_bytes() that the caller keeps; 0 bytes:
   // the kernels need no packed form.
   int64_t packed_bytes(const Kernels& kernels, bool transposed = false) const;

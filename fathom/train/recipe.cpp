@@ -115,6 +115,7 @@ void check_stage(const StageRecipe& s, const ModelConfig& config, const std::str
        fmt::format("expected at least 1, found {}", stage.rows_per_pass));
   one_of("trains", stage.trains, {"all", "main", "indexer", "policy", "policy_indexer"},
          "all, main, indexer, policy or policy_indexer");
+  one_of("gradient_products", stage.gradient_products, {"auto", "f32"}, "auto or f32");
   one_of("attention", objective.attention, {"dense", "sparse"}, "dense or sparse");
   one_of("form", objective.form, {"absorbed", "naive"}, "absorbed or naive");
   const bool indexed = config.has_dsa(), moe = config.n_routed_experts > 0;

@@ -25,8 +25,9 @@ struct StageOptions {
   std::string from;                 // folder of the model to begin with; empty: the last stage's
   std::vector<std::string> data;    // shards or folders of them
   int64_t steps = 100;
-  std::string trains = "all";    // see set_trainable
-  double bias_update_speed = 0;  // gamma of auxiliary-loss-free balancing
+  std::string trains = "all";              // see set_trainable
+  std::string gradient_products = "auto";  // see choose_gradient_products
+  double bias_update_speed = 0;            // gamma of auxiliary-loss-free balancing
   int64_t rows_per_pass =
       4096;  // a batch is cut into passes of about this many rows; bounds memory
   int64_t checkpoint_every = 0;  // steps; 0: only at the end of the stage
@@ -44,6 +45,9 @@ struct StageOptions {
     o.add("trains", &trains,
           "all, main (everything but the indexer), indexer, policy (neither indexer nor prediction "
           "layers) or policy_indexer");
+    o.add("gradient_products", &gradient_products,
+          "of the backward pass: auto (the fastest of this machine) or f32 (the same bits on every "
+          "machine)");
     o.add("bias_update_speed", &bias_update_speed, "of the routing bias (V3: 0.001); 0: fixed");
     o.add("rows_per_pass", &rows_per_pass,
           "rows of one forward and backward pass; ranks take turns");

@@ -144,6 +144,7 @@ TEST_CASE("recipe: values out of range name the stage and the key") {
   for (const auto& [line, part] :
        {std::pair{"steps = 0", "steps: expected at least 1, found 0"},
         {"rows_per_pass = 0", "rows_per_pass: expected at least 1"},
+        {"gradient_products = \"bf16\"", "gradient_products: expected auto or f32, found \"bf16\""},
         {"trains = \"some\"",
          "trains: expected all, main, indexer, policy or policy_indexer, found \"some\""},
         {"attention = \"spares\"", "attention: expected dense or sparse"},

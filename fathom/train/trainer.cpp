@@ -31,6 +31,15 @@ void set_trainable(const Model& model, const std::string& trains) {
   }
 }
 
+GradProducts choose_gradient_products(const Ctx& ctx, const std::string& option) {
+  if (option != "auto" && option != "f32")
+    throw Error(Code::kInvalidArgument,
+                fmt::format("gradient_products: expected auto or f32, found \"{}\"", option));
+  const bool split =
+      option == "auto" && ctx.real == DType::kF32 && ctx.kernels.has_split_products();
+  return split ? GradProducts::kSplit : GradProducts::kF32;
+}
+
 void check_finite(const TrainState& before, const StageRecipe& stage, const StepReport& r) {
   if (std::isfinite(r.grad_norm) && std::isfinite(r.loss.total)) return;
   throw Error(Code::kDataLoss,
@@ -96,10 +105,10 @@ void Trainer::run(TrainObserver& observer) {
 }
 
 void Trainer::run_stage(const StageRecipe& stage, TrainObserver& observer) {
-  if (state_.stage_step == 0 && !stage.stage.from.empty()) {
+  if (state_.stage_step == 0 && !stage.stage.from.empty())
     load_model_weights(path_in_run(stage.stage.from, run_), model_);
-    model_.weights.pack(ctx_, true);
-  }
+  ctx_.gradient_products = choose_gradient_products(ctx_, stage.stage.gradient_products);
+  model_.weights.pack(ctx_, true);
   const bool shared = !stage.program || stage.program->shares_work();
   if (!shared && !comm_.is_first()) return follow_stage(stage);
   set_trainable(model_, stage.stage.trains);

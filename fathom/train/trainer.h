@@ -81,6 +81,9 @@ class Trainer {
 // Sets which parameters take gradients: "all", "main" (not the indexer), "indexer", "policy"
 // (neither the indexer nor prediction layers) or "policy_indexer".
 void set_trainable(const Model& model, const std::string& trains);
+// What adjoints multiply with: "auto", split products where kernels and type have them, or "f32".
+// Throws Error for another word.
+GradProducts choose_gradient_products(const Ctx& ctx, const std::string& option);
 // Throws Error when loss or gradient norm of the step after `before` is not finite.
 void check_finite(const TrainState& before, const StageRecipe& stage, const StepReport& r);
 

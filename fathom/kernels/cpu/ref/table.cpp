@@ -6,6 +6,7 @@ namespace fathom {
 const Kernels& cpu_ref() {
   static constexpr Kernels kTable = {
       .name = "cpu/ref",
+      .has_split_products = [] { return false; },
       .packed_bytes = ref::packed_bytes,
       .pack = ref::pack,
       .linear = ref::linear,

@@ -7,6 +7,7 @@ namespace fathom {
 const Kernels& cpu_simd() {
   static constexpr Kernels kTable = {
       .name = "cpu/simd",
+      .has_split_products = [] { return false; },
       .packed_bytes = simd::packed_bytes,
       .pack = simd::pack,
       .linear = simd::linear,
