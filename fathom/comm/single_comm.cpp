@@ -20,7 +20,7 @@ class SingleComm final : public Comm {
              x.size(), total.size());
     if (add)
       for (size_t i = 0; i < x.size(); ++i) total[i] += x[i];
-    else
+    else if (!x.empty())  // whose data may be null
       std::memmove(total.data(), x.data(), x.size_bytes());
   }
 };
