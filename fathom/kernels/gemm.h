@@ -11,6 +11,16 @@
 // is not finite has the scale NaN. With S the exact integer sum of products of codes in a group and
 // sw the weight's scale: acc = fma(float(S) * sw, sa, acc), groups ascending.
 //
+// Split products (GradProducts::kSplit, on a processor with a matrix unit for bf16) are for backward
+// passes. Every f32 is the sum of three bf16: hi = its upper 16 bits, mid = those of x - hi, lo =
+// those of x - hi - mid. An output is an accumulator from 0; for each 32 k, ascending, it adds the
+// six products of parts lo*hi, mid*hi, mid*mid, hi*mid, hi*lo, hi*hi of a and b, in this order. Such
+// a product of 32 k is two chains of fused multiply-add from 0, of even and of odd k, which are
+// added to each other, then to the accumulator; all with numbers below 2^-126 taken and given as 0.
+// So bits depend on the instruction, not on m, the blocking or the threads. What is left out is
+// below 2^-22 |a b|; sums round less often than the f32 chain and are nearer to the exact value on
+// average (numbers below 2^-102 lose low bits). An operand that is not finite gives NaN.
+//
 // Legend: m rows of A and C, n columns of C, k the summed dimension. A row-major. Panels are
 // [ceil(n/16)][k][16] with the columns past n set to zero.
 #pragma once

@@ -1,5 +1,5 @@
-// The matrix unit of x86 processors (AMX) for bytes: whether it may be used, and its products.
-// Other architectures only see that there is none.
+// The matrix unit of x86 processors (AMX): whether it may be used, and its products of bytes (those
+// of bf16 are in split_products.cpp). Other architectures only see that there is none.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@ namespace fathom::simd {
 
 // The processor has it and the system lets this process use it (asked for once).
 bool amx_int8();
+bool amx_bf16();
 
 #if defined(__x86_64__)
 struct alignas(64) AmxShapes {
