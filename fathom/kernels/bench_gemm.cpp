@@ -58,6 +58,7 @@ float decoded(const PackedB& b, int64_t i) {
     }
     case PackedType::kQ8:
     case PackedType::kQ4:
+    case PackedType::kSplit:
       break;
   }
   return 0;

@@ -32,7 +32,8 @@ namespace fathom {
 
 class ThreadPool;
 
-enum class PackedType : uint8_t { kF32, kBF16, kE4M3, kQ8, kQ4 };
+// kSplit: f32 as three bf16 parts (split_products.h), for adjoints and by pack_nn only.
+enum class PackedType : uint8_t { kF32, kBF16, kE4M3, kQ8, kQ4, kSplit };
 
 constexpr bool is_quantized(PackedType t) { return t == PackedType::kQ8 || t == PackedType::kQ4; }
 
@@ -69,7 +70,7 @@ struct PackParams {
 
 // From W[n][k]: for y = x W^T.
 PackedB pack_nt(const PackParams& p, ThreadPool& pool);
-// From B[k][n] (kF32 and kBF16 only): for dx = dy W, where B is W as stored.
+// From B[k][n] (kF32, kBF16, kSplit; the last of float): for dx = dy W, where B is W as stored.
 PackedB pack_nn(const PackParams& p, ThreadPool& pool);
 
 // Bytes of one row of codes: Q8 k, Q4 half of it, rounded up.

@@ -10,6 +10,8 @@
 #include "fathom/base/thread_pool.h"
 #include "fathom/kernels/cpu/simd/gemm_tiles.h"
 #include "fathom/kernels/cpu/simd/int_tiles.h"
+#include "fathom/kernels/cpu/simd/split_products.h"
+#include "fathom/kernels/cpu/simd/split_rows.h"
 
 namespace fathom {
 namespace simd {
@@ -44,7 +46,8 @@ constexpr int64_t kTaskPanels = 32;
 constexpr int64_t kSerialWork = 48 * 1024;
 // One product of many rows: more pieces read its operands more often.
 constexpr int64_t kTasksPerThread = 6, kTasksOfManyRows = 3;
-constexpr int64_t kRowPad = 16;    // copied rows do not start in the same cache sets
+constexpr int64_t kRowPad = 16;  // copied rows do not start in the same cache sets
+constexpr int64_t kSplitBlockRows = 2 * simd::kSplitRows;
 constexpr int64_t kDecodeK = 256;  // k of bf16 panels decoded at a time
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -68,7 +71,23 @@ struct Cut {
   int64_t tasks() const { return row_blocks * panel_blocks; }
 };
 
-Cut cut_product(const TileTable& t, int64_t m, int64_t n, int64_t k, int64_t target_work) {
+// Where k takes several passes, B is large: then each task reads all rows and its own columns.
+Cut cut_split(int64_t m, int64_t n, int64_t k, int64_t target_work) {
+  const int64_t panels = ceil_div(n, kPanelCols), tasks = ceil_div(m * n * k, target_work);
+  Cut cut;
+  cut.panel_blocks = ceil_div(n, simd::split_task_columns(k));
+  if (simd::split_pass(k) < k)
+    cut.panel_blocks = std::max(cut.panel_blocks, std::min(tasks, ceil_div(panels, 4)));
+  cut.panels_each = ceil_div(ceil_div(panels, cut.panel_blocks), 2) * 2;
+  cut.panel_blocks = ceil_div(panels, cut.panels_each);
+  cut.row_blocks =
+      std::clamp<int64_t>(ceil_div(tasks, cut.panel_blocks), 1, ceil_div(m, kSplitBlockRows));
+  return cut;
+}
+
+Cut cut_product(const TileTable& t, int64_t m, const PackedB& b, int64_t target_work) {
+  const int64_t n = b.n, k = std::max<int64_t>(b.k, 1);
+  if (b.type == PackedType::kSplit) return cut_split(m, n, k, target_work);
   const int64_t panels = ceil_div(n, kPanelCols);
   const int64_t tiles = ceil_div(m, t.max_rows);
   const int64_t wide = t.panels[std::min<int64_t>(m, t.max_rows)];
@@ -283,13 +302,31 @@ void clear(const Product& p) {
   for (int64_t i = 0; i < p.m; ++i) std::fill_n(p.c + i * p.ldc, p.b->n, 0.0f);
 }
 
+void run_split(const Product& p, int64_t m0, int64_t m1, int64_t p0, int64_t p1) {
+  const int64_t k = p.b->k, n0 = p0 * kPanelCols;
+  simd::split_rows_times({.a = p.a_rows ? p.a : p.a + m0 * p.lda,
+                          .lda = p.lda,
+                          .a_rows = p.a_rows ? p.a_rows + m0 : nullptr,
+                          .m = m1 - m0,
+                          .k = k,
+                          .cols = std::min(p1 * kPanelCols, p.b->n) - n0,
+                          .b = static_cast<const uint16_t*>(p.b->data) + p0 * simd::split_stride(k),
+                          .c = p.c + m0 * p.ldc + n0,
+                          .ldc = p.ldc,
+                          .add = p.add});
+}
+
 void run_cut(const TileTable& t, const Product& p, const Cut& cut, int64_t task) {
   // Neighbouring tasks share their weights.
   const int64_t rb = task % cut.row_blocks, pb = task / cut.row_blocks;
-  // Blocks differ by at most one row.
-  const int64_t m0 = p.m * rb / cut.row_blocks, m1 = p.m * (rb + 1) / cut.row_blocks;
+  // Blocks differ by at most one row, or one block of rows.
+  const int64_t unit = p.b->type == PackedType::kSplit ? kSplitBlockRows : 1;
+  const int64_t units = ceil_div(p.m, unit);
+  const int64_t m0 = units * rb / cut.row_blocks * unit;
+  const int64_t m1 = std::min(units * (rb + 1) / cut.row_blocks * unit, p.m);
   const int64_t p0 = pb * cut.panels_each;
   const int64_t p1 = std::min(p0 + cut.panels_each, ceil_div(p.b->n, kPanelCols));
+  if (p.b->type == PackedType::kSplit) return run_split(p, m0, m1, p0, p1);
   Task(t, p, m0, m1, p0, p1).run();
 }
 
@@ -313,7 +350,7 @@ void gemm(const GemmParams& p, ThreadPool& pool) {
   const bool serial = pool.size() == 1 || work <= kSerialWork;
   const int64_t tasks = pool.size() * (p.m > t.max_rows ? kTasksOfManyRows : kTasksPerThread);
   const int64_t target = serial ? INT64_MAX : work / tasks;
-  const Cut cut = cut_product(t, p.m, p.b.n, p.b.k, target);
+  const Cut cut = cut_product(t, p.m, p.b, target);
   if (serial) {
     for (int64_t task = 0; task < cut.tasks(); ++task) run_cut(t, product, cut, task);
     return;
@@ -354,9 +391,7 @@ void gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool) {
                    .threads = pool.size()};
   };
   const auto cut_of = [&](const Product& q) {
-    return q.m <= 0 || q.b->n <= 0
-               ? Cut{}
-               : cut_product(t, q.m, q.b->n, std::max<int64_t>(q.b->k, 1), target);
+    return q.m <= 0 || q.b->n <= 0 ? Cut{} : cut_product(t, q.m, *q.b, target);
   };
   int64_t tasks = 0;
   for (int64_t e = 0; e < p.groups; ++e) tasks += cut_of(group(e)).tasks();

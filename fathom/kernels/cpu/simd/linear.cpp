@@ -29,6 +29,13 @@ PackedType packed_type(DType t) {
   return PackedType::kF32;
 }
 
+// Of a packed form: weights that fill no tile are not worth splitting.
+PackedType form_type(const PackWeight& a) {
+  const bool split = a.transposed && a.products == GradProducts::kSplit &&
+                     a.raw.dtype == DType::kF32 && a.raw.dim[0] >= 32 && a.raw.dim[1] >= 32;
+  return split ? PackedType::kSplit : packed_type(a.raw.dtype);
+}
+
 bool is_f64(const View& v) { return v.dtype == DType::kF64; }
 
 const PackedB& packed_or_fail(const PackedB* p, const char* what) {
@@ -89,13 +96,13 @@ int64_t packed_bytes(const PackWeight& a) {
   if (is_f64(a.raw)) return 0;
   const int64_t n = a.raw.dim[0], k = weight_columns(a.raw);
   return static_cast<int64_t>(
-      packed_size_bytes(packed_type(a.raw.dtype), a.transposed ? k : n, a.transposed ? n : k));
+      packed_size_bytes(form_type(a), a.transposed ? k : n, a.transposed ? n : k));
 }
 
 void pack(const Exec& exec, const PackWeight& a) {
   if (is_f64(a.raw)) return;
   const int64_t n = a.raw.dim[0], k = weight_columns(a.raw);
-  const PackParams p{.type = packed_type(a.raw.dtype),
+  const PackParams p{.type = form_type(a),
                      .n = a.transposed ? k : n,
                      .k = a.transposed ? n : k,
                      .src = a.raw.data,

@@ -6,6 +6,7 @@
 #include "fathom/base/thread_pool.h"
 #include "fathom/kernels/cpu/simd/gemm_tiles.h"
 #include "fathom/kernels/cpu/simd/int_tiles.h"
+#include "fathom/kernels/cpu/simd/split_products.h"
 #include "fathom/kernels/gemm.h"
 
 namespace fathom {
@@ -22,6 +23,8 @@ int64_t element_bytes(PackedType type) {
 
 size_t panel_bytes(PackedType type, int64_t n, int64_t k) {
   const int64_t panels = ceil_div(n, kPanelCols);
+  if (type == PackedType::kSplit)
+    return static_cast<size_t>(panels * simd::split_stride(k)) * sizeof(uint16_t);
   if (is_quantized(type))
     return static_cast<size_t>(panels * ceil_div(k, kQuantGroup) * quant_group_bytes(type));
   return round_up_64(static_cast<size_t>(panels * kPanelCols * k * element_bytes(type)));
@@ -208,6 +211,18 @@ void pack_all_nn(const PackParams& p, ThreadPool& pool) {
   });
 }
 
+void pack_split(const PackParams& p, ThreadPool& pool) {
+  const simd::SplitTable* t = simd::split_table();
+  FM_CHECK(t != nullptr, "split products on a machine without them");
+  for_panels(p, pool, [&](int64_t q, int64_t n0, int64_t cols) {
+    t->columns({.src = static_cast<const float*>(p.src) + n0,
+                .ld = p.ld,
+                .rows = p.k,
+                .cols = cols,
+                .dst = static_cast<uint16_t*>(p.dst) + q * simd::split_stride(p.k)});
+  });
+}
+
 void pack_quantized(const PackParams& p, const PackedB& b, ThreadPool& pool) {
   const int64_t bytes = ceil_div(p.k, kQuantGroup) * quant_group_bytes(p.type);
   auto* dst = static_cast<uint8_t*>(p.dst);
@@ -246,17 +261,21 @@ PackedB pack_nt(const PackParams& p, ThreadPool& pool) {
     case PackedType::kQ4:
       pack_quantized(p, b, pool);
       break;
+    case PackedType::kSplit:
+      FM_CHECK(false, "split panels are for dx = dy W only");
   }
   return b;
 }
 
 PackedB pack_nn(const PackParams& p, ThreadPool& pool) {
-  FM_CHECK(p.type == PackedType::kF32 || p.type == PackedType::kBF16,
-           "pack_nn of type {} has no meaning: its scales run along k of W",
-           static_cast<int>(p.type));
+  FM_CHECK(
+      p.type == PackedType::kF32 || p.type == PackedType::kBF16 || p.type == PackedType::kSplit,
+      "pack_nn of type {} has no meaning: its scales run along k of W", static_cast<int>(p.type));
   const PackedB b = packed_view(p);
   if (p.src == nullptr) return b;
-  if (p.type == PackedType::kF32) {
+  if (p.type == PackedType::kSplit) {
+    pack_split(p, pool);
+  } else if (p.type == PackedType::kF32) {
     pack_all_nn<float>(p, pool);
   } else {
     pack_all_nn<uint16_t>(p, pool);

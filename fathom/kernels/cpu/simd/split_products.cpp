@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "fathom/kernels/cpu/simd/amx.h"
-#include "fathom/kernels/cpu/simd/gemm_tiles.h"
 #include "fathom/kernels/cpu/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -11,46 +10,13 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
-#include "fathom/kernels/cpu/simd/gemm-inl.h"
+#include "fathom/kernels/cpu/simd/split_tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd {
 namespace HWY_NAMESPACE {
 
 #if HWY_TARGET == HWY_AVX3
-
-using D16 = hn::Repartition<uint16_t, D>;
-using D32 = hn::Repartition<uint32_t, D>;
-
-// The columns of a vector that are there: `left` of 16, all where more are left.
-HWY_INLINE V load_some(const float* p, int64_t left) {
-  const D d;
-  if (left >= 16) return hn::LoadU(d, p);
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(std::max<int64_t>(left, 0))), d, p);
-}
-
-HWY_INLINE V high_part(V x) {
-  const D d;
-  return hn::BitCast(d, hn::And(hn::BitCast(D32(), x), hn::Set(D32(), 0xFFFF0000u)));
-}
-
-// The parts of x0 and x1: each time the upper halves of both, put together by `join`.
-template <class Join>
-HWY_INLINE void store_parts(V x0, V x1, const Join& join, uint16_t* dst) {
-  const D16 d16;
-#pragma GCC unroll 3
-  for (int part = 0; part < 3; ++part) {
-    hn::Store(join(hn::BitCast(d16, x0), hn::BitCast(d16, x1)), d16, dst + part * kSplitPart);
-    x0 = hn::Sub(x0, high_part(x0));
-    x1 = hn::Sub(x1, high_part(x1));
-  }
-}
-
-// 16 k each, one behind the other.
-HWY_INLINE void store_row(V x0, V x1, uint16_t* dst) {
-  const auto join = [](auto a, auto b) HWY_ATTR { return hn::ConcatOdd(D16(), b, a); };
-  store_parts(x0, x1, join, dst);
-}
 
 // 16 columns of two k, side by side.
 HWY_INLINE void store_pairs(V x0, V x1, uint16_t* dst) {
@@ -144,80 +110,24 @@ void split_turned(const SplitArgs& s) {
   }
 }
 
-// sums[32][32] of two strips of A and two of B in the tiles 0 .. 3. Between products one operand
-// stays: 14 loads for 24 products.
-HWY_INLINE void sum_tiles(const uint16_t* a0, const uint16_t* a1, const uint16_t* b0,
-                          const uint16_t* b1, int64_t steps) {
-  const int64_t line = 64;
-  asm volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3" : :);
-#define FM_LOAD_A(part)        \
-  "tileloadd " #part           \
-  "*1024(%0,%4,1), %%tmm4\n\t" \
-  "tileloadd " #part "*1024(%1,%4,1), %%tmm5\n\t"
-#define FM_LOAD_B(part)        \
-  "tileloadd " #part           \
-  "*1024(%2,%4,1), %%tmm6\n\t" \
-  "tileloadd " #part "*1024(%3,%4,1), %%tmm7\n\t"
-#define FM_PRODUCT                       \
-  "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t" \
-  "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t" \
-  "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t" \
-  "tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n\t"
-  for (int64_t at = 0; at < steps * 3 * kSplitPart; at += 3 * kSplitPart) {
-    asm volatile(FM_LOAD_A(2) FM_LOAD_B(0) FM_PRODUCT         // low high
-                     FM_LOAD_A(1) FM_PRODUCT                  // middle high
-                         FM_LOAD_B(1) FM_PRODUCT              // middle middle
-                             FM_LOAD_A(0) FM_PRODUCT          // high middle
-                                 FM_LOAD_B(2) FM_PRODUCT      // high low
-                                     FM_LOAD_B(0) FM_PRODUCT  // high high
-                 :
-                 : "r"(a0 + at), "r"(a1 + at), "r"(b0 + at), "r"(b1 + at), "r"(line)
-                 : "memory");
-  }
-#undef FM_LOAD_A
-#undef FM_LOAD_B
-#undef FM_PRODUCT
-}
-
-HWY_INLINE void store_tiles(float* out, int64_t ld) {
-  asm volatile(
-      "tilestored %%tmm0, (%0,%2,1)\n\t"
-      "tilestored %%tmm1, 64(%0,%2,1)\n\t"
-      "tilestored %%tmm2, (%1,%2,1)\n\t"
-      "tilestored %%tmm3, 64(%1,%2,1)"
-      :
-      : "r"(out), "r"(out + kSplitRows * ld), "r"(ld * 4)
-      : "memory");
-}
-
 void multiply(const SplitProductArgs& t) {
-  const D d;
   const AmxTiles tiles;
   const int64_t stride = split_stride(t.k), steps = split_steps(t.k);
-  constexpr int64_t kTwo = 2 * kSplitRows;
-  HWY_ALIGN float sums[kTwo][kTwo];
-  for (int64_t i = 0; i < t.rows; i += kTwo) {
+  for (int64_t i = 0; i < t.rows; i += kBlock) {
     const uint16_t* a = t.a + i / kSplitRows * stride;
-    const int64_t rows = std::min(kTwo, t.rows - i);
-    for (int64_t j = 0; j < t.cols; j += kTwo) {
+    const int64_t rows = std::min(kBlock, t.rows - i);
+    for (int64_t j = 0; j < t.cols; j += kBlock) {
       const uint16_t* b = t.b + j / kSplitRows * stride;
-      const int64_t cols = std::min(kTwo, t.cols - j);
+      const int64_t cols = std::min(kBlock, t.cols - j);
       // Where there is no second strip, the first takes its place.
-      sum_tiles(a, rows > kSplitRows ? a + stride : a, b, cols > kSplitRows ? b + stride : b,
-                steps);
-      float* out = t.out + i * t.ld_out + j;
-      if (!t.add && rows == kTwo && cols == kTwo) {
-        store_tiles(out, t.ld_out);
-        continue;
-      }
-      store_tiles(sums[0], kTwo);
-      for (int64_t r = 0; r < rows; ++r, out += t.ld_out) {
-        for (int64_t c = 0; c < cols; c += 16) {
-          V sum = hn::Load(d, sums[r] + c);
-          if (t.add) sum = hn::Add(load_some(out + c, cols - c), sum);
-          hn::BlendedStore(sum, hn::FirstN(d, static_cast<size_t>(cols - c)), d, out + c);
-        }
-      }
+      zero_tiles();
+      sum_tiles(a, rows > kSplitRows ? a + stride : a, b, cols > kSplitRows ? b + stride : b, steps,
+                [] {});
+      write_tiles({.out = t.out + i * t.ld_out + j,
+                   .ld = t.ld_out,
+                   .rows = rows,
+                   .cols = cols,
+                   .add = t.add});
     }
   }
 }

@@ -1,13 +1,14 @@
 // The table of the vector backend.
 #include "fathom/kernels/cpu/ref/ref.h"
 #include "fathom/kernels/cpu/simd/simd.h"
+#include "fathom/kernels/cpu/simd/split_products.h"
 
 namespace fathom {
 
 const Kernels& cpu_simd() {
   static constexpr Kernels kTable = {
       .name = "cpu/simd",
-      .has_split_products = [] { return false; },
+      .has_split_products = [] { return simd::split_table() != nullptr; },
       .packed_bytes = simd::packed_bytes,
       .pack = simd::pack,
       .linear = simd::linear,
