@@ -28,7 +28,7 @@ struct Piece {
   int64_t row = 0, k = 0;
 };
 
-// Splits the rows of a piece, some steps at a time.
+// Splits the rows of a piece, some steps at a time, and asks for rows that follow.
 class Splitter {
  public:
   Splitter() = default;
@@ -37,31 +37,84 @@ class Splitter {
         p_(p),
         cols_(std::min(split_pass(t.k), t.k - p.k)),
         rows_(std::min(kBlock, t.m - p.row)),
-        dst_(dst) {}
+        dst_(dst) {
+    begin_row();
+  }
 
   int64_t work() const { return rows_ * split_steps(cols_); }
 
   // Rows that are not there stay as they are: nothing that is written depends on them.
   HWY_INLINE void take(int64_t count) {
-    for (; count > 0 && row_ < rows_; --count) {
-      const int64_t i = p_.row + row_, left = cols_ - at_;
-      const float* x = t_->a + (t_->a_rows ? t_->a_rows[i] : i) * t_->lda + p_.k + at_;
-      uint16_t* to = dst_ + row_ / kSplitRows * split_stride(cols_) +
-                     row_ % kSplitRows * kSplitStep + at_ * 3 * kSplitRows;
-      store_row(load_some(x, left), left <= 16 ? hn::Zero(D()) : load_some(x + 16, left - 16), to);
-      at_ += kSplitStep;
-      if (at_ < cols_) continue;
-      at_ = 0;
+    const D d;
+    while (count > 0 && row_ < rows_) {
+      for (; count > 0 && left_ >= kSplitStep; --count, left_ -= kSplitStep) {
+        __builtin_prefetch(later_);
+        __builtin_prefetch(later_ + 16);
+        store_row(hn::LoadU(d, x_), hn::LoadU(d, x_ + 16), to_);
+        x_ += kSplitStep;
+        later_ += kSplitStep;
+        to_ += 3 * kSplitPart;
+      }
+      if (count > 0 && left_ > 0) {
+        store_row(load_some(x_, left_), left_ <= 16 ? hn::Zero(d) : load_some(x_ + 16, left_ - 16),
+                  to_);
+        left_ = 0;
+        --count;
+      }
+      if (left_ > 0) return;
       ++row_;
+      begin_row();
     }
   }
 
  private:
+  const float* row_at(int64_t i) const {
+    return t_->a + (t_->a_rows ? t_->a_rows[i] : i) * t_->lda + p_.k;
+  }
+  void begin_row() {
+    if (row_ >= rows_) return;
+    constexpr int64_t kLater = 8;
+    x_ = row_at(p_.row + row_);
+    later_ = row_at(std::min(p_.row + row_ + kLater, t_->m - 1));
+    to_ = dst_ + row_ / kSplitRows * split_stride(cols_) + row_ % kSplitRows * kSplitStep;
+    left_ = cols_;
+  }
+
   const SplitRowsArgs* t_ = nullptr;
   Piece p_;
-  int64_t cols_ = 0, rows_ = 0;
-  uint16_t* dst_ = nullptr;
-  int64_t row_ = 0, at_ = 0;
+  int64_t cols_ = 0, rows_ = 0, row_ = 0;
+  uint16_t *dst_ = nullptr, *to_ = nullptr;
+  const float *x_ = nullptr, *later_ = nullptr;
+  int64_t left_ = 0;  // of the row
+};
+
+// Spreads `work` over so many calls of next().
+class Pace {
+ public:
+  Pace(int64_t work, int64_t calls) : work_(work), calls_(calls) {}
+  HWY_INLINE int64_t next() {
+    int64_t count = 0;
+    for (due_ += work_; due_ > 0; due_ -= calls_) ++count;
+    return count;
+  }
+
+ private:
+  int64_t work_, calls_, due_ = 0;
+};
+
+// Asks for the lines of a block of C, some rows at a time, before it is written.
+class Request {
+ public:
+  Request() = default;
+  Request(float* at, int64_t ld, int64_t rows) : at_(at), ld_(ld), rows_(rows) {}
+  HWY_INLINE void take(int64_t count) {
+    for (; count > 0 && rows_ > 0; --count, --rows_, at_ += ld_)
+      asm volatile("prefetchw (%0)\n\tprefetchw 64(%0)" : : "r"(at_));
+  }
+
+ private:
+  float* at_ = nullptr;
+  int64_t ld_ = 0, rows_ = 0;
 };
 
 class RowsTask {
@@ -87,7 +140,7 @@ class RowsTask {
     for (Piece p, next; p.row < t_.m; p = next, side ^= 1) {
       next = after(p);
       Splitter ahead = next.row < t_.m ? Splitter(t_, next, split_[side ^ 1]) : Splitter();
-      multiply(p, split_[side], &ahead);
+      multiply(p, next, split_[side], &ahead);
     }
   }
 
@@ -101,10 +154,20 @@ class RowsTask {
     return {end, 0};
   }
 
-  void multiply(const Piece& p, const uint16_t* a, Splitter* ahead) {
+  // The block of C that is written after those of column j, if it is.
+  Request request_after(const Piece& p, const Piece& next, int64_t j) const {
+    const bool same = j + kBlock < t_.cols;
+    const Piece& of = same ? p : next;
+    if (of.k + pass_ < t_.k) return {};
+    const int64_t rows = std::min(kBlock, t_.m - of.row);
+    return {t_.c + of.row * t_.ldc + (same ? j + kBlock : 0), t_.ldc, rows};
+  }
+
+  void multiply(const Piece& p, const Piece& next, const uint16_t* a, Splitter* ahead) {
     const int64_t k = std::min(pass_, t_.k - p.k), steps = split_steps(k);
     const int64_t all = split_stride(t_.k), blocks = ld_partial_ / kBlock;
-    const int64_t each = (ahead->work() + blocks * steps - 1) / (blocks * steps);
+    Pace splitting(ahead->work(), kCalls * blocks * steps);
+    Pace asking(kBlock, kCalls * steps);
     const uint16_t* a1 = t_.m - p.row > kSplitRows ? a + split_stride(k) : a;
     for (int64_t j = 0; j < t_.cols; j += kBlock) {
       const uint16_t* b = t_.b + j / kSplitRows * all + p.k * 3 * kSplitRows;
@@ -114,8 +177,11 @@ class RowsTask {
       } else {
         load_tiles(partial, ld_partial_);
       }
-      sum_tiles(a, a1, b, t_.cols - j > kSplitRows ? b + all : b, steps,
-                [&]() HWY_ATTR { ahead->take(each); });
+      Request soon = request_after(p, next, j);
+      sum_tiles(a, a1, b, t_.cols - j > kSplitRows ? b + all : b, steps, [&]() HWY_ATTR {
+        ahead->take(splitting.next());
+        soon.take(asking.next());
+      });
       if (p.k + k < t_.k) {
         store_tiles(partial, ld_partial_);
       } else {

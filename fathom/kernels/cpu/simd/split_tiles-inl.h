@@ -82,7 +82,10 @@ HWY_INLINE void store_tiles(float* out, int64_t ld) {
 }
 
 // The tiles 0 .. 3 += [32][32] products of two strips of A and two of B. Between products one
-// operand stays: 14 loads for 24 products. In every step the core does `meanwhile` beside the unit.
+// operand stays: 14 loads for 24 products. After each of the kCalls products of a step the core
+// does `meanwhile` while the unit works.
+constexpr int64_t kCalls = 6;
+
 template <class Meanwhile>
 HWY_INLINE void sum_tiles(const uint16_t* a0, const uint16_t* a1, const uint16_t* b0,
                           const uint16_t* b1, int64_t steps, const Meanwhile& meanwhile) {
@@ -100,24 +103,24 @@ HWY_INLINE void sum_tiles(const uint16_t* a0, const uint16_t* a1, const uint16_t
   "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t" \
   "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t" \
   "tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n\t"
+#define FM_UNIT(instructions)                                                      \
+  asm volatile(instructions                                                        \
+               :                                                                   \
+               : "r"(a0 + at), "r"(a1 + at), "r"(b0 + at), "r"(b1 + at), "r"(line) \
+               : "memory");                                                        \
+  meanwhile()
   for (int64_t at = 0; at < steps * 3 * kSplitPart; at += 3 * kSplitPart) {
-    asm volatile(FM_LOAD_A(2) FM_LOAD_B(0) FM_PRODUCT  // low high
-                     FM_LOAD_A(1) FM_PRODUCT           // middle high
-                         FM_LOAD_B(1) FM_PRODUCT       // middle middle
-                 :
-                 : "r"(a0 + at), "r"(a1 + at), "r"(b0 + at), "r"(b1 + at), "r"(line)
-                 : "memory");
-    meanwhile();
-    asm volatile(FM_LOAD_A(0) FM_PRODUCT          // high middle
-                     FM_LOAD_B(2) FM_PRODUCT      // high low
-                         FM_LOAD_B(0) FM_PRODUCT  // high high
-                 :
-                 : "r"(a0 + at), "r"(a1 + at), "r"(b0 + at), "r"(b1 + at), "r"(line)
-                 : "memory");
+    FM_UNIT(FM_LOAD_A(2) FM_LOAD_B(0) FM_PRODUCT FM_LOAD_A(1));  // low high
+    FM_UNIT(FM_PRODUCT FM_LOAD_B(1));                            // middle high
+    FM_UNIT(FM_PRODUCT FM_LOAD_A(0));                            // middle middle
+    FM_UNIT(FM_PRODUCT FM_LOAD_B(2));                            // high middle
+    FM_UNIT(FM_PRODUCT FM_LOAD_B(0));                            // high low
+    FM_UNIT(FM_PRODUCT);                                         // high high
   }
 #undef FM_LOAD_A
 #undef FM_LOAD_B
 #undef FM_PRODUCT
+#undef FM_UNIT
 }
 
 // Where the sums go: out[rows][cols] of at most 32 each.
