@@ -9,7 +9,9 @@
 #include "fathom/base/error.h"
 #include "fathom/base/thread_pool.h"
 #include "fathom/kernels/cpu/ref/quantized.h"
+#include "fathom/kernels/cpu/ref/split_products.h"
 #include "fathom/kernels/cpu/simd/peak.h"
+#include "fathom/kernels/cpu/simd/split_products.h"
 
 namespace fathom {
 namespace {
@@ -182,7 +184,8 @@ void Job::call(ThreadPool& pool) {
                                .ldw = c_.k,
                                .m = c_.m,
                                .n = c_.n,
-                               .k = c_.k},
+                               .k = c_.k,
+                               .products = c_.products},
                               pool);
     case BenchKernel::kPack:
       pack_nt({.type = c_.type,
@@ -219,6 +222,10 @@ bool Job::exact() const {
         for (int64_t r = i0; r < std::min(i0 + kGradChunk, c_.m); ++r) {
           acc = std::fma(w[r * c_.n + j], a[r * c_.k + q], acc);
         }
+        if (c_.products == GradProducts::kSplit) {
+          acc = ref::split_dot(w + i0 * c_.n + j, c_.n, a + i0 * c_.k + q, c_.k,
+                               std::min(kGradChunk, c_.m - i0));
+        }
         want += acc;
       }
     } else if (c_.kernel == BenchKernel::kPack) {
@@ -249,7 +256,7 @@ std::string BenchCase::name() const {
                      : kernel == BenchKernel::kGrouped    ? "gemm_grouped"
                      : kernel == BenchKernel::kWeightGrad ? "weight_grad"
                                                           : "pack";
-  return fmt::format("{}_{}", kind, type_name(type));
+  return fmt::format("{}_{}", kind, products == GradProducts::kSplit ? "split" : type_name(type));
 }
 
 std::string BenchCase::shape() const {
@@ -261,12 +268,12 @@ std::vector<BenchCase> gemm_bench_cases() {
   using enum BenchKernel;
   std::vector<BenchCase> all;
   // Weights of about a gigabyte: only memory can deliver them.
-  all.push_back({kGemm, PackedType::kF32, 1, 65536, 4096, 1, true});
-  all.push_back({kGemm, PackedType::kBF16, 1, 131072, 4096, 1, true});
-  all.push_back({kGemm, PackedType::kE4M3, 1, 262144, 4096, 1, true});
-  all.push_back({kGemm, PackedType::kQ8, 1, 262144, 4096, 1, true});
-  all.push_back({kGemm, PackedType::kQ4, 1, 262144, 4096, 1, true});
-  all.push_back({kGemm, PackedType::kF32, 4, 65536, 4096, 1, true});
+  all.push_back({kGemm, PackedType::kF32, 1, 65536, 4096, 1, GradProducts::kF32, true});
+  all.push_back({kGemm, PackedType::kBF16, 1, 131072, 4096, 1, GradProducts::kF32, true});
+  all.push_back({kGemm, PackedType::kE4M3, 1, 262144, 4096, 1, GradProducts::kF32, true});
+  all.push_back({kGemm, PackedType::kQ8, 1, 262144, 4096, 1, GradProducts::kF32, true});
+  all.push_back({kGemm, PackedType::kQ4, 1, 262144, 4096, 1, GradProducts::kF32, true});
+  all.push_back({kGemm, PackedType::kF32, 4, 65536, 4096, 1, GradProducts::kF32, true});
   for (const auto& [n, k] :
        {std::pair{256, 256}, {256, 1024}, {1024, 256}, {4096, 256}, {1024, 1024}, {4096, 4096}}) {
     for (const int64_t m : {64, 256, 4096}) all.push_back({kGemm, PackedType::kF32, m, n, k});
@@ -284,8 +291,10 @@ std::vector<BenchCase> gemm_bench_cases() {
   for (const auto& [n, k] :
        {std::pair{64, 256}, {256, 64}, {256, 256}, {256, 768}, {1024, 1024}, {4096, 256}}) {
     all.push_back({kWeightGrad, PackedType::kF32, 4096, n, k});
+    if (simd::split_table() != nullptr)
+      all.push_back({kWeightGrad, PackedType::kF32, 4096, n, k, 1, GradProducts::kSplit});
   }
-  all.push_back({kPack, PackedType::kF32, 0, 4096, 4096, 1, true});
+  all.push_back({kPack, PackedType::kF32, 0, 4096, 4096, 1, GradProducts::kF32, true});
   return all;
 }
 

@@ -18,6 +18,7 @@ struct BenchCase {
   BenchKernel kernel = BenchKernel::kGemm;
   PackedType type = PackedType::kF32;
   int64_t m = 0, n = 0, k = 0, groups = 1;
+  GradProducts products = GradProducts::kF32;
   bool memory_bound = false;  // judged by the read bandwidth instead of the FMA peak
 
   std::string name() const;   // e.g. "gemm_e4m3"

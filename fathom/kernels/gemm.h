@@ -11,15 +11,16 @@
 // is not finite has the scale NaN. With S the exact integer sum of products of codes in a group and
 // sw the weight's scale: acc = fma(float(S) * sw, sa, acc), groups ascending.
 //
-// Split products (GradProducts::kSplit, on a processor with a matrix unit for bf16) are for backward
-// passes. Every f32 is the sum of three bf16: hi = its upper 16 bits, mid = those of x - hi, lo =
-// those of x - hi - mid. An output is an accumulator from 0; for each 32 k, ascending, it adds the
-// six products of parts lo*hi, mid*hi, mid*mid, hi*mid, hi*lo, hi*hi of a and b, in this order. Such
-// a product of 32 k is two chains of fused multiply-add from 0, of even and of odd k, which are
-// added to each other, then to the accumulator; all with numbers below 2^-126 taken and given as 0.
-// So bits depend on the instruction, not on m, the blocking or the threads. What is left out is
-// below 2^-22 |a b|; sums round less often than the f32 chain and are nearer to the exact value on
-// average (numbers below 2^-102 lose low bits). An operand that is not finite gives NaN.
+// Split products (GradProducts::kSplit, on a processor with a matrix unit for bf16) are for
+// backward passes. Every f32 is the sum of three bf16: hi = its upper 16 bits, mid = those of x -
+// hi, lo = those of x - hi - mid. An output is an accumulator from 0; for each 32 k, ascending, it
+// adds the six products of parts lo*hi, mid*hi, mid*mid, hi*mid, hi*lo, hi*hi of a and b, in this
+// order. Such a product of 32 k is two chains of fused multiply-add from 0, of even and of odd k,
+// which are added to each other, then to the accumulator; all with numbers below 2^-126 taken and
+// given as 0. So bits depend on the instruction, not on m, the blocking or the threads. What is
+// left out is below 2^-21 |a b|; sums round less often than the f32 chain and are nearer to the
+// exact value on average (numbers below 2^-102 lose low bits). An operand that is not finite gives
+// NaN.
 //
 // Legend: m rows of A and C, n columns of C, k the summed dimension. A row-major. Panels are
 // [ceil(n/16)][k][16] with the columns past n set to zero.
@@ -27,6 +28,8 @@
 
 #include <cstddef>
 #include <cstdint>
+
+#include "fathom/kernels/grad_products.h"
 
 namespace fathom {
 
@@ -123,8 +126,10 @@ struct GroupedGemmParams {
 void gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool);
 
 // dW[n][k] = (or += with `add`) sum over i of dy[i][n] * x[i][k]. The rows, counted from row 0 of
-// the call, form chunks of kGradChunk; each chunk is one accumulator from 0 with ascending fused
-// multiply-add, and the chunks are added to dW in ascending order. Bits do not depend on threads.
+// the call, form chunks of kGradChunk; each chunk is one accumulator from 0 (with ascending fused
+// multiply-add, or in split products), and the chunks are added to dW in ascending order. Bits do
+// not depend on threads. kSplit needs Kernels::has_split_products() of
+// cpu_simd().
 struct WeightGradParams {
   const float* dy = nullptr;  // [m][n], row stride ldy
   int64_t ldy = 0;
@@ -135,6 +140,7 @@ struct WeightGradParams {
   int64_t ldw = 0;
   int64_t m = 0, n = 0, k = 0;
   bool add = false;
+  GradProducts products = GradProducts::kF32;
 };
 void gemm_weight_grad(const WeightGradParams& p, ThreadPool& pool);
 
@@ -153,6 +159,7 @@ struct GroupedWeightGradParams {
   int64_t ldw = 0;
   int64_t n = 0, k = 0;
   bool add = false;
+  GradProducts products = GradProducts::kF32;
 };
 void gemm_weight_grad_grouped(const GroupedWeightGradParams& p, ThreadPool& pool);
 

@@ -7,6 +7,7 @@
 
 #include "fathom/base/error.h"
 #include "fathom/base/thread_pool.h"
+#include "fathom/kernels/cpu/simd/gemm_grad_split.h"
 #include "fathom/kernels/cpu/simd/gemm_tiles.h"
 #include "fathom/kernels/gemm.h"
 
@@ -191,12 +192,18 @@ void gemm_weight_grad(const WeightGradParams& p, ThreadPool& pool) {
                             .ldw = p.ldw,
                             .n = p.n,
                             .k = p.k,
-                            .add = p.add},
+                            .add = p.add,
+                            .products = p.products},
                            pool);
 }
 
 void gemm_weight_grad_grouped(const GroupedWeightGradParams& p, ThreadPool& pool) {
   if (p.groups <= 0 || p.n <= 0 || p.k <= 0) return;
+  if (p.products == GradProducts::kSplit) {
+    const simd::SplitTable* split = simd::split_table();
+    FM_CHECK(split != nullptr, "split products on a processor without a matrix unit for bf16");
+    return simd::split_weight_grad_grouped(*split, p, pool);
+  }
   const TileTable& t = simd::tile_table();
   const int64_t work = (p.offsets[p.groups] - p.offsets[0]) * p.n * p.k;
   const bool serial = pool.size() == 1 || work <= kSerialWork;

@@ -62,7 +62,7 @@ View head_rows(const View& v, int64_t h) {
 }
 
 WeightGradParams grad_of(const View& dy, const View& x, const int32_t* rows, const View& dw,
-                         bool add) {
+                         bool add, GradProducts products) {
   return {.dy = dy.as<float>(),
           .ldy = dy.stride[0],
           .x = x.as<float>(),
@@ -73,7 +73,8 @@ WeightGradParams grad_of(const View& dy, const View& x, const int32_t* rows, con
           .m = dy.dim[0],
           .n = dw.dim[0],
           .k = dw.dim[1],
-          .add = add};
+          .add = add,
+          .products = products};
 }
 
 void grouped(const View& x, const int32_t* rows, const std::vector<PackedB>& b,
@@ -133,7 +134,7 @@ void linear_dx(const Exec& exec, const LinearDx& a) {
 
 void linear_dw(const Exec& exec, const LinearDw& a) {
   if (is_f64(a.x)) return ref::linear_dw(exec, a);
-  gemm_weight_grad(grad_of(a.dy, a.x, a.rows, a.dw, a.add), *exec.pool);
+  gemm_weight_grad(grad_of(a.dy, a.x, a.rows, a.dw, a.add, exec.gradient_products), *exec.pool);
 }
 
 void grouped_linear(const Exec& exec, const GroupedLinear& a) {
@@ -176,7 +177,8 @@ void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a) {
                                 .ldw = a.dw[first].stride[0],
                                 .n = a.dw[first].dim[0],
                                 .k = a.dw[first].dim[1],
-                                .add = add},
+                                .add = add,
+                                .products = exec.gradient_products},
                                *exec.pool);
     }
   }
@@ -213,8 +215,8 @@ void head_linear_dw(const Exec& exec, const HeadLinearDw& a) {
         v.stride[0] = a.dw.stride[1];
         return v;
       }();
-      gemm_weight_grad(a.transposed ? grad_of(dy, x, nullptr, dw_NK, a.add)
-                                    : grad_of(x, dy, nullptr, dw_NK, a.add),
+      gemm_weight_grad(grad_of(a.transposed ? dy : x, a.transposed ? x : dy, nullptr, dw_NK, a.add,
+                               exec.gradient_products),
                        serial);
     }
   });
