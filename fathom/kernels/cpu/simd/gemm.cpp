@@ -71,13 +71,16 @@ struct Cut {
   int64_t tasks() const { return row_blocks * panel_blocks; }
 };
 
-// Where k takes several passes, B is large: then each task reads all rows and its own columns.
+// Where k takes several passes, B is large: few tasks read all rows and their own columns.
 Cut cut_split(int64_t m, int64_t n, int64_t k, int64_t target_work) {
-  const int64_t panels = ceil_div(n, kPanelCols), tasks = ceil_div(m * n * k, target_work);
+  const int64_t panels = ceil_div(n, kPanelCols);
+  int64_t tasks = ceil_div(m * n * k, target_work);
   Cut cut;
   cut.panel_blocks = ceil_div(n, simd::split_task_columns(k));
-  if (simd::split_pass(k) < k)
-    cut.panel_blocks = std::max(cut.panel_blocks, std::min(tasks, ceil_div(panels, 4)));
+  if (simd::split_pass(k) < k) {
+    tasks = ceil_div(tasks, kTasksOfManyRows);
+    cut.panel_blocks = std::max(cut.panel_blocks, std::min(tasks, ceil_div(panels, 8)));
+  }
   cut.panels_each = ceil_div(ceil_div(panels, cut.panel_blocks), 2) * 2;
   cut.panel_blocks = ceil_div(panels, cut.panels_each);
   cut.row_blocks =

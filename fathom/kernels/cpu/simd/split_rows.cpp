@@ -102,19 +102,39 @@ class Pace {
   int64_t work_, calls_, due_ = 0;
 };
 
-// Asks for the lines of a block of C, some rows at a time, before it is written.
+enum class Use { kWrite, kRead };  // at once; after a while, from the second-level cache
+
+// Asks for runs of memory, some lines at a time, before they are used.
+template <Use kUse>
 class Request {
  public:
   Request() = default;
-  Request(float* at, int64_t ld, int64_t rows) : at_(at), ld_(ld), rows_(rows) {}
+  Request(const void* at, int64_t run_bytes, int64_t apart_bytes, int64_t runs)
+      : at_(static_cast<const char*>(at)),
+        run_(run_bytes),
+        gap_(apart_bytes - run_bytes),
+        runs_(runs),
+        left_(run_bytes) {}
+  int64_t lines() const { return runs_ * (run_ / kLine); }
   HWY_INLINE void take(int64_t count) {
-    for (; count > 0 && rows_ > 0; --count, --rows_, at_ += ld_)
-      asm volatile("prefetchw (%0)\n\tprefetchw 64(%0)" : : "r"(at_));
+    for (; count > 0 && runs_ > 0; --count) {
+      if (kUse == Use::kWrite)
+        asm volatile("prefetchw (%0)" : : "r"(at_));
+      else
+        __builtin_prefetch(at_, 0, 2);
+      at_ += kLine;
+      left_ -= kLine;
+      if (left_ > 0) continue;
+      left_ = run_;
+      at_ += gap_;
+      --runs_;
+    }
   }
 
  private:
-  float* at_ = nullptr;
-  int64_t ld_ = 0, rows_ = 0;
+  static constexpr int64_t kLine = 64;
+  const char* at_ = nullptr;
+  int64_t run_ = 0, gap_ = 0, runs_ = 0, left_ = 0;
 };
 
 class RowsTask {
@@ -155,19 +175,36 @@ class RowsTask {
   }
 
   // The block of C that is written after those of column j, if it is.
-  Request request_after(const Piece& p, const Piece& next, int64_t j) const {
+  Request<Use::kWrite> request_after(const Piece& p, const Piece& next, int64_t j) const {
     const bool same = j + kBlock < t_.cols;
     const Piece& of = same ? p : next;
     if (of.k + pass_ < t_.k) return {};
     const int64_t rows = std::min(kBlock, t_.m - of.row);
-    return {t_.c + of.row * t_.ldc + (same ? j + kBlock : 0), t_.ldc, rows};
+    return {t_.c + of.row * t_.ldc + (same ? j + kBlock : 0), kBlock * 4, t_.ldc * 4, rows};
+  }
+
+  // What the pass after that of p reads of B, where B takes several passes.
+  void plan_requests(const Piece& p) {
+    const int64_t begin = p.row, end = std::min(begin + group_, t_.m);
+    const bool over = p.k + pass_ >= t_.k;
+    if (pass_ == t_.k || (over && end == t_.m)) {
+      next_b_ = {};
+      return;
+    }
+    const int64_t k = over ? 0 : p.k + pass_, steps = split_steps(std::min(pass_, t_.k - k));
+    next_b_ = {t_.b + k * 3 * kSplitRows, steps * 3 * kSplitPart * 2, split_stride(t_.k) * 2,
+               split_strips(t_.cols)};
+    const int64_t calls = kCalls * split_steps(std::min(pass_, t_.k - p.k)) *
+                          (ld_partial_ / kBlock) * ((end - begin + kBlock - 1) / kBlock);
+    asking_b_ = Pace(next_b_.lines(), calls);
   }
 
   void multiply(const Piece& p, const Piece& next, const uint16_t* a, Splitter* ahead) {
     const int64_t k = std::min(pass_, t_.k - p.k), steps = split_steps(k);
     const int64_t all = split_stride(t_.k), blocks = ld_partial_ / kBlock;
     Pace splitting(ahead->work(), kCalls * blocks * steps);
-    Pace asking(kBlock, kCalls * steps);
+    Pace asking(2 * kBlock, kCalls * steps);
+    if (p.row % group_ == 0) plan_requests(p);
     const uint16_t* a1 = t_.m - p.row > kSplitRows ? a + split_stride(k) : a;
     for (int64_t j = 0; j < t_.cols; j += kBlock) {
       const uint16_t* b = t_.b + j / kSplitRows * all + p.k * 3 * kSplitRows;
@@ -177,10 +214,11 @@ class RowsTask {
       } else {
         load_tiles(partial, ld_partial_);
       }
-      Request soon = request_after(p, next, j);
+      Request<Use::kWrite> soon = request_after(p, next, j);
       sum_tiles(a, a1, b, t_.cols - j > kSplitRows ? b + all : b, steps, [&]() HWY_ATTR {
         ahead->take(splitting.next());
         soon.take(asking.next());
+        next_b_.take(asking_b_.next());
       });
       if (p.k + k < t_.k) {
         store_tiles(partial, ld_partial_);
@@ -196,9 +234,11 @@ class RowsTask {
   }
 
   const SplitRowsArgs& t_;
-  const int64_t pass_, group_, ld_partial_;
+  const int64_t pass_, group_, ld_partial_;  // group_: rows that take a pass together
   uint16_t* split_[2];
   float* partial_;  // sums between passes
+  Request<Use::kRead> next_b_;
+  Pace asking_b_{0, 1};
 };
 
 void rows_times(const SplitRowsArgs& t) { RowsTask(t).run(); }

@@ -18,7 +18,7 @@ struct SplitRowsArgs {
 };
 
 // k of one pass over some rows: all, or a part that stays in the caches.
-constexpr int64_t split_pass(int64_t k) { return k <= 1024 ? k : 512; }
+constexpr int64_t split_pass(int64_t k) { return k <= 1024 ? k : 256; }
 // Columns of B whose parts of a pass stay in the second-level cache with the rows.
 constexpr int64_t split_task_columns(int64_t k) {
   constexpr int64_t kBytes = 1572864;
