@@ -32,8 +32,8 @@ struct Machine {
   ThreadPool pool;
   Arena arena;
   Ctx ctx;
-  explicit Machine(int num_threads = 1)
-      : pool(num_threads), ctx{.kernels = cpu_simd(), .pool = pool, .arena = arena} {}
+  explicit Machine(int num_threads = 1, const Kernels& kernels = cpu_simd())
+      : pool(num_threads), ctx{.kernels = kernels, .pool = pool, .arena = arena} {}
 };
 
 // Multi-token prediction that guesses well: what blocks add to the residual stream is scaled by

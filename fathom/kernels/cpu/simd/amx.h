@@ -1,5 +1,6 @@
 // The matrix unit of x86 processors (AMX): whether it may be used, and its products of bytes (those
-// of bf16 are in split_products.cpp). Other architectures only see that there is none.
+// of bf16 are in split_products.cpp and attention_bf16.cpp). Other architectures only see that
+// there is none.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +18,14 @@ struct alignas(64) AmxShapes {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// While it lives, the calling thread's tiles are all 16 rows of 64 bytes.
+// While it lives, the calling thread's tiles have these shapes, or are all 16 rows of 64 bytes.
 class AmxTiles {
  public:
   AmxTiles() {
     static constexpr AmxShapes kShapes{};
     asm volatile("ldtilecfg %0" : : "m"(kShapes));
   }
+  explicit AmxTiles(const AmxShapes& shapes) { asm volatile("ldtilecfg %0" : : "m"(shapes)); }
   ~AmxTiles() { asm volatile("tilerelease"); }
   AmxTiles(const AmxTiles&) = delete;
   AmxTiles& operator=(const AmxTiles&) = delete;

@@ -7,7 +7,9 @@
 //   the
 //            blocks of a chunk; z adds keys in ascending order in one fma chain
 //   chunk    4 blocks; the states of the chunks are merged in ascending order
-// Latents in integer codes have a score and a sum of their own (attention_codes.h).
+// Latents in integer codes have a score and a sum of their own (attention_codes.h), the same on
+// every instruction set. So have latents of bf16 where there is a matrix unit for bf16
+// (attention_bf16.h): their bits depend on whether the machine has one.
 // Chunks exist so that a single decoded token can use all threads.
 #include <algorithm>
 #include <cmath>
@@ -15,6 +17,7 @@
 #include <limits>
 
 #include "fathom/kernels/cpu/ref/ref.h"
+#include "fathom/kernels/cpu/simd/attention_bf16.h"
 #include "fathom/kernels/cpu/simd/attention_codes.h"
 #include "fathom/kernels/cpu/simd/attention_few.h"
 #include "fathom/kernels/cpu/simd/attention_tile.h"
@@ -29,8 +32,9 @@ constexpr int64_t kTileNumbers = 96 * 1024;
 
 struct Shape {
   int64_t H, C, R, width, z_ld;
-  bool coded;                                                // latents in integer codes
-  int64_t panel_width() const { return coded ? R : width; }  // of keys in f32
+  bool coded;  // latents in integer codes
+  bool half;   // latents of bf16 for the matrix unit
+  int64_t panel_width() const { return coded ? R : half ? 0 : width; }  // of keys in f32
 };
 
 // Queries and a block of keys in codes.
@@ -54,6 +58,24 @@ struct Coded {
     keys.codes = s->take<int8_t>(kBlock * keys.cols);
     keys.quads = s->take<int8_t>(kBlock * keys.cols);
     keys.scales = s->take<float>(kBlock * spans(C));
+  }
+};
+
+// Queries in parts and a block of keys of bf16.
+struct Half {
+  uint16_t* queries;  // groups of kHalfRows rows
+  HalfKeys keys;
+  static int64_t groups(int64_t rows) { return (rows + kHalfRows - 1) / kHalfRows; }
+
+  static int64_t bytes(const Shape& d, int64_t rows) {
+    return Scratch::bytes<uint16_t>(groups(rows) * half_query_size(d.width)) +
+           Scratch::bytes<uint16_t>(half_copy_size(d.width)) +
+           Scratch::bytes<uint16_t>(half_pairs_size(d.C));
+  }
+  void init(Scratch* s, const Shape& d, int64_t rows) {
+    queries = s->take<uint16_t>(groups(rows) * half_query_size(d.width));
+    keys.copy = s->take<uint16_t>(half_copy_size(d.width));
+    keys.pairs = s->take<uint16_t>(half_pairs_size(d.C));
   }
 };
 
@@ -82,6 +104,7 @@ struct Work {
   KeyBlock block;
   FewRows few;
   Coded coded;
+  Half half;
   State chunk, total;
 
   static int64_t bytes(const Shape& d, int64_t rows) {
@@ -90,7 +113,7 @@ struct Work {
            Scratch::bytes<uint64_t>(rows) + 2 * Scratch::bytes<float>(16 * d.width) +
            Scratch::bytes<void*>(kChunk) + KeyBlock::scratch_bytes(d.panel_width()) +
            FewRows::scratch_bytes(d.H, d.width) + (d.coded ? Coded::bytes(d.C, rows) : 0) +
-           2 * State::bytes(rows, d.z_ld);
+           (d.half ? Half::bytes(d, rows) : 0) + 2 * State::bytes(rows, d.z_ld);
   }
   Work(Scratch scratch, const Shape& d, int64_t rows) {
     q = scratch.take<float>(rows * d.width);
@@ -102,6 +125,7 @@ struct Work {
     key = scratch.take<const void*>(kChunk);
     block.init(&scratch, d.panel_width());
     if (d.coded) coded.init(&scratch, d.C, rows);
+    if (d.half) half.init(&scratch, d, rows);
     few.init(&scratch, d.H, d.width);
     chunk.init(&scratch, rows, d.z_ld);
     total.init(&scratch, rows, d.z_ld);
@@ -116,11 +140,13 @@ class Forward {
         tiles_(tile_table()),
         vec_(attention_vec()),
         few_(attention_few()),
-        codes_(attention_codes()) {
+        codes_(attention_codes()),
+        half_(attention_bf16()) {
     d_ = {.H = a.q_lat.dim[1], .C = a.q_lat.dim[2], .R = a.q_pe.dim[2]};
     d_.width = d_.C + d_.R;
     d_.coded = a.keys.dtype == DType::kI8;
-    d_.z_ld = d_.coded ? coded_cols(d_.C) : round_up(d_.C, 16);
+    d_.half = half_ && a.keys.dtype == DType::kBF16;
+    d_.z_ld = d_.coded ? coded_cols(d_.C) : d_.half ? half_cols(d_.C) : round_up(d_.C, 16);
     in_place_ = d_.H <= few_.max_heads && d_.C % few_.step == 0 && d_.width % few_.step == 0 &&
                 a.keys.dtype != DType::kE4M3;
     const int64_t rows = std::min(kTileRows, std::max(kTileNumbers / d_.width, int64_t{16}));
@@ -221,6 +247,7 @@ class Forward {
         std::copy_n(row_ptr(a_.q_pe, t, h), d_.R, q + d_.C);
       }
     if (d_.coded) code_queries(tile.count * d_.H, w);
+    if (d_.half) return split_queries(tile.count * d_.H, w);
     if (tile.count > 1) return;
     if (!in_place_) return w->few.set_queries(tiles_, w->q, d_.H, d_.width);
     std::copy_n(w->q, d_.H * d_.width, w->spread);
@@ -234,12 +261,18 @@ class Forward {
                           w->coded.scales + g * kCodedRows * Coded::spans(d_.C));
   }
 
+  void split_queries(int64_t rows, Work* w) const {
+    for (int64_t r = 0, g = 0; r < rows; r += kHalfRows, ++g)
+      half_->split_queries(w->q + r * d_.width, d_.width, std::min(kHalfRows, rows - r), d_.width,
+                           w->half.queries + g * half_query_size(d_.width));
+  }
+
   // Softmax state over keys base .. base + kChunk - 1 of each row.
   void run_chunk(const QueryTile& tile, int64_t base, Work* w, const State& state) const {
     const int64_t rows = tile.count * d_.H;
     state.clear(rows);
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
-    if (d_.coded) return run_coded(tile, base, keys, w, state);
+    if (d_.coded || d_.half) return run_grouped(tile, base, keys, w, state);
     if (tile.count == 1 && in_place_) return run_few(tile, base, keys, w, state);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
@@ -278,9 +311,9 @@ class Forward {
     return begin;
   }
 
-  // The same as run_chunk, keys base .. keys - 1, of latents in codes.
-  void run_coded(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
-                 const State& state) const {
+  // The same as run_chunk, keys base .. keys - 1, of latents in codes or for the matrix unit.
+  void run_grouped(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
+                   const State& state) const {
     const int64_t rows = tile.count * d_.H;
     const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
     for (int64_t n = base; n < keys; ++n) w->key[n - base] = key_at(tile.seq, sel ? sel[n] : n);
@@ -288,26 +321,47 @@ class Forward {
       const int64_t n = std::min(kBlock, keys - from);
       const int64_t begin = mask_rows(tile, from, keys, w->mask);
       const void* const* key = w->key + (from - base);
-      codes_.load_keys(key, n, d_.C, &w->coded.keys);
-      score_rotary(tile, key, n, begin, w);
-      const int64_t first = begin / kCodedRows;
-      for (int64_t g = first; g < Coded::groups(rows); ++g)
-        codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
-                     w->coded.scales + g * kCodedRows * Coded::spans(d_.C), w->coded.keys,
-                     w->s + g * kCodedRows * kBlock);
+      if (d_.half)
+        score_half(key, n, begin, rows, w);
+      else
+        score_coded(tile, key, n, begin, w);
       vec_.softmax_block(w->s + begin * kBlock, w->mask + begin, rows - begin,
                          static_cast<float>(a_.scale), state.max + begin, state.sum + begin,
                          w->alpha + begin);
       if (from > base)
         vec_.scale_rows(state.z + begin * d_.z_ld, d_.z_ld, d_.z_ld, rows - begin,
                         w->alpha + begin);
-      for (int64_t g = first; g < Coded::groups(rows); ++g) {
-        const int64_t r = g * kCodedRows;
-        codes_.weigh(w->s + r * kBlock, std::max<int64_t>(begin - r, 0),
-                     std::min(kCodedRows, rows - r), w->coded.keys, from == base,
-                     state.z + r * d_.z_ld, d_.z_ld);
-      }
+      weigh_groups(begin, rows, from == base, w, state.z);
     }
+  }
+
+  void weigh_groups(int64_t begin, int64_t rows, bool first, Work* w, float* z) const {
+    const int64_t size = d_.half ? kHalfRows : kCodedRows;
+    for (int64_t r = begin / size * size; r < rows; r += size) {
+      const float* p = w->s + r * kBlock;
+      const int64_t from = std::max<int64_t>(begin - r, 0), count = std::min(size, rows - r);
+      if (d_.half)
+        half_->weigh(p, from, count, w->half.keys, d_.C, first, z + r * d_.z_ld, d_.z_ld);
+      else
+        codes_.weigh(p, from, count, w->coded.keys, first, z + r * d_.z_ld, d_.z_ld);
+    }
+  }
+
+  void score_half(const void* const* key, int64_t n, int64_t begin, int64_t rows, Work* w) const {
+    half_->load_keys(key, n, d_.width, d_.C, &w->half.keys);
+    for (int64_t g = begin / kHalfRows; g < Half::groups(rows); ++g)
+      half_->score(w->half.queries + g * half_query_size(d_.width), w->half.keys, d_.width,
+                   std::min(kHalfRows, rows - g * kHalfRows), w->s + g * kHalfRows * kBlock);
+  }
+
+  void score_coded(const QueryTile& tile, const void* const* key, int64_t n, int64_t begin,
+                   Work* w) const {
+    codes_.load_keys(key, n, d_.C, &w->coded.keys);
+    score_rotary(tile, key, n, begin, w);
+    for (int64_t g = begin / kCodedRows; g < Coded::groups(tile.count * d_.H); ++g)
+      codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
+                   w->coded.scales + g * kCodedRows * Coded::spans(d_.C), w->coded.keys,
+                   w->s + g * kCodedRows * kBlock);
   }
 
   // s = the rotary part of the scores
@@ -395,7 +449,8 @@ class Forward {
   const AttentionVec& vec_;
   const AttentionFew& few_;
   const AttentionCodes& codes_;
-  bool in_place_ = false;  // a token alone reads keys where they are
+  const AttentionBf16* half_;  // or null
+  bool in_place_ = false;      // a token alone reads keys where they are
   Shape d_{};
   QueryTiles queries_;
   int64_t max_tokens_ = 0, max_keys_ = 0;
@@ -406,6 +461,7 @@ void Forward::finish(const QueryTile& tile, const State& state) const {
     for (int64_t h = 0; h < d_.H; ++h) {
       const int64_t r = i * d_.H + h;
       if (d_.coded) codes_.in_order(state.z + r * d_.z_ld, d_.z_ld);
+      if (d_.half) half_->in_order(state.z + r * d_.z_ld, d_.z_ld);
       vec_.divide(state.z + r * d_.z_ld, state.sum[r], d_.C, out_ptr(a_.z, tile.first + i, h));
       if (a_.lse) out_ptr(a_.lse, tile.first + i)[h] = state.max[r] + std::log(state.sum[r]);
     }
