@@ -45,6 +45,8 @@ void print_kernels() {
   if (!reference)
     row("instructions",
         fmt::format("{} (of {})", simd_target_name(), fmt::join(simd_target_names(), " ")));
+  const bool split = !reference && cpu_simd().has_split_products();
+  row("gradients", split ? "split products on the matrix unit" : "f32 products");
 }
 
 void print_build() {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "fathom/base/file.h"
+#include "fathom/train/trainer.h"
 
 namespace fathom {
 namespace {
@@ -48,6 +49,12 @@ double GoldenCheck::forward_limit(const std::string& name) const {
   if (precision_ == Precision::kF32) return 3e-5;
   const SafetensorsEntry* e = expected_.find(name);
   return e && e->dtype == DType::kF64 ? 1e-10 : 1e-6;
+}
+
+Ctx GoldenCheck::training_ctx(Tape* tape, Probe* probe) {
+  Ctx ctx = runtime_.ctx(tape, probe);
+  ctx.gradient_products = choose_gradient_products(ctx, "auto");
+  return ctx;
 }
 
 void GoldenCheck::compare(const std::string& name, const View& found, double limit) {

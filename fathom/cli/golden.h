@@ -41,6 +41,8 @@ class GoldenCheck {
 
   const std::string& folder() const { return folder_; }
   Runtime& runtime() { return runtime_; }
+  // With the products of the backward pass that training takes here.
+  Ctx training_ctx(Tape* tape = nullptr, Probe* probe = nullptr);
   const SafetensorsFile& expected() const { return expected_; }
   bool has(const std::string& name) const { return expected_.find(name) != nullptr; }
   // An expected tensor that a check takes as its input.

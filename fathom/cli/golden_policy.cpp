@@ -253,7 +253,7 @@ void check_loss(PolicyGolden& g, const std::string& loss, const Json& want,
   PolicyCounts counts = count_policy(samples, o);
   counts.opsm_delta = resolve_opsm_delta(o, {});
   Tape tape;
-  Ctx ctx = g.check.runtime().ctx(&tape);
+  Ctx ctx = g.check.training_ctx(&tape);
   const PolicyReport report = run_policy_objective(ctx, g.policy, samples, counts, o);
   const double value = want.at("loss").as_double();
   g.check.figure(loss + " loss", -report.objective, value, g.limit() * std::fabs(value));
@@ -269,7 +269,7 @@ void check_golden_policy(GoldenCheck& check) {
   const Json about = Json::parse(read_file(path), path);
   const std::string policy = folder + about.at("policy").as_string();
   const std::string base = policy.substr(0, policy.rfind('/'));
-  const Ctx ctx = check.runtime().ctx();
+  const Ctx ctx = check.training_ctx();
   PolicyGolden g{.check = check,
                  .about = about,
                  .width = check.read("keep_mask").view.dim[1],

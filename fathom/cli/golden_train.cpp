@@ -12,7 +12,6 @@
 #include "fathom/model/checkpoint_source.h"
 #include "fathom/train/objective.h"
 #include "fathom/train/optimizer.h"
-#include "fathom/train/trainer.h"
 
 namespace fathom {
 namespace {
@@ -58,15 +57,8 @@ ObjectiveOptions options_for(const GoldenCheck& check, ObjectiveOptions options)
   return options;
 }
 
-// Gradients are checked with the products that training takes here.
-Ctx training_ctx(GoldenCheck& check, Tape* tape = nullptr, Probe* probe = nullptr) {
-  Ctx ctx = check.runtime().ctx(tape, probe);
-  ctx.gradient_products = choose_gradient_products(ctx, "auto");
-  return ctx;
-}
-
 Model model_of_stage(GoldenCheck& check, const GoldenStage& stage) {
-  Ctx ctx = training_ctx(check);
+  Ctx ctx = check.training_ctx();
   Model model = load_model(ctx, check.folder(), WeightUse::kTrain);
   for (const Param& p : model.weights.params)
     p.value.node()->needs_grad = is_indexer(p.name) ? stage.indexer_trains : stage.main_trains;
@@ -98,7 +90,7 @@ void check_losses(GoldenCheck& check, const std::string& attention, const Json& 
   const TrainBatch batch = golden_batch(check.input_ids());
   const LossCounts counts = count_losses(batch);
   MemoryProbe all_losses;  // with a probe every loss is computed, whatever its weight
-  Ctx ctx = training_ctx(check, nullptr, &all_losses);
+  Ctx ctx = check.training_ctx(nullptr, &all_losses);
   ObjectiveOptions options;
   options.attention = attention;
   const LossReport got = run_objective(ctx, model, batch, counts, options_for(check, options));
@@ -145,7 +137,7 @@ void check_gradients(GoldenCheck& check, const GoldenStage& stage, const Json& t
   if (!grads && !norms && !train.find("total_" + letter)) return;
   const Model model = model_of_stage(check, {"", {}, true, true, false});
   Tape tape;
-  Ctx ctx = training_ctx(check, &tape);
+  Ctx ctx = check.training_ctx(&tape);
   const TrainBatch batch = golden_batch(check.input_ids());
   const LossReport got =
       run_objective(ctx, model, batch, count_losses(batch), options_for(check, stage.options));
@@ -218,7 +210,7 @@ void check_trained(GoldenCheck& check, const GoldenStage& stage, const Model& mo
 
 void check_curve(GoldenCheck& check, const GoldenStage& stage, const Json& want) {
   Model model = model_of_stage(check, stage);
-  Ctx plain = training_ctx(check);
+  Ctx plain = check.training_ctx();
   Optimizer optimizer(plain, model.weights.params, {});
   const TrainBatch batch = golden_batch(check.input_ids());
   const LossCounts counts = count_losses(batch);
@@ -232,7 +224,7 @@ void check_curve(GoldenCheck& check, const GoldenStage& stage, const Json& want)
     const bool updates = norm_want && !norm_want->is_null();  // the last entry is a forward only
     Tape tape;
     ignored.clear();
-    Ctx ctx = training_ctx(check, updates ? &tape : nullptr, &ignored);
+    Ctx ctx = check.training_ctx(updates ? &tape : nullptr, &ignored);
     const LossReport got =
         run_objective(ctx, model, batch, counts, options_for(check, stage.options));
     const double grad_norm = updates ? optimizer.grad_norm(ctx) : 0;

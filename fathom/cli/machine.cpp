@@ -61,6 +61,8 @@ std::vector<std::string> instruction_sets() {
   if (__builtin_cpu_supports("avx512bw")) out.emplace_back("AVX-512BW");
   if (__builtin_cpu_supports("avx512vnni")) out.emplace_back("AVX-512VNNI");
   if (__builtin_cpu_supports("avx512bf16")) out.emplace_back("AVX-512BF16");
+  if (__builtin_cpu_supports("amx-int8")) out.emplace_back("AMX-INT8");
+  if (__builtin_cpu_supports("amx-bf16")) out.emplace_back("AMX-BF16");
 #elif defined(__aarch64__)
   out.emplace_back("NEON");
 #endif
