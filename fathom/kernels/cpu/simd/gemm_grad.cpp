@@ -200,9 +200,8 @@ void gemm_weight_grad(const WeightGradParams& p, ThreadPool& pool) {
 void gemm_weight_grad_grouped(const GroupedWeightGradParams& p, ThreadPool& pool) {
   if (p.groups <= 0 || p.n <= 0 || p.k <= 0) return;
   if (p.products == GradProducts::kSplit) {
-    const simd::SplitTable* split = simd::split_table();
-    FM_CHECK(split != nullptr, "split products on a processor without a matrix unit for bf16");
-    return simd::split_weight_grad_grouped(*split, p, pool);
+    FM_CHECK(simd::split_table() != nullptr, "split products on a machine without them");
+    return simd::split_weight_grad_grouped(p, pool);
   }
   const TileTable& t = simd::tile_table();
   const int64_t work = (p.offsets[p.groups] - p.offsets[0]) * p.n * p.k;

@@ -6,7 +6,7 @@
 
 namespace fathom::simd {
 
-void split_weight_grad_grouped(const SplitTable& t, const GroupedWeightGradParams& p,
-                               ThreadPool& pool);
+// split_table() must not be null.
+void split_weight_grad_grouped(const GroupedWeightGradParams& p, ThreadPool& pool);
 
 }  // namespace fathom::simd
