@@ -215,11 +215,13 @@ class RowsTask {
         load_tiles(partial, ld_partial_);
       }
       Request<Use::kWrite> soon = request_after(p, next, j);
-      sum_tiles(a, a1, b, t_.cols - j > kSplitRows ? b + all : b, steps, [&]() HWY_ATTR {
-        ahead->take(splitting.next());
-        soon.take(asking.next());
-        next_b_.take(asking_b_.next());
-      });
+      sum_tiles(
+          a, a1, b, t_.cols - j > kSplitRows ? b + all : b,
+          steps, [&]() HWY_ATTR __attribute__((always_inline)) {
+            ahead->take(splitting.next());
+            soon.take(asking.next());
+            next_b_.take(asking_b_.next());
+          });
       if (p.k + k < t_.k) {
         store_tiles(partial, ld_partial_);
       } else {
