@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <numeric>
 #include <span>
 #include <string>
 #include <thread>
@@ -77,6 +78,32 @@ TEST_CASE("many short regions in a row keep apart on more threads than cores") {
     if (region % 1000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   CHECK(wrong == 0);
+}
+
+TEST_CASE("phases of a region follow each other, empty ones are passed over, errors end it") {
+  for (const int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    int64_t wrong = 0;
+    std::vector<int64_t> a(17), b(17);
+    for (int64_t region = 1; region <= 2000; ++region) {
+      const auto fill = [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) a[static_cast<size_t>(i)] = region;
+      };
+      const auto sum = [&](int64_t, int64_t, int) { a[0] = std::accumulate(&a[0], &a[17], 0LL); };
+      const auto copy = [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) b[static_cast<size_t>(i)] = a[0];
+      };
+      pool.parallel_phases({{{17, 2, fill}, {0, 1, fill}, {1, 1, sum}, {17, 1, copy}}});
+      for (const int64_t x : b) wrong += x != 17 * region;
+    }
+    CHECK(wrong == 0);
+    CHECK(pool.num_regions() == (threads > 1 ? 2000 : 0));
+    bool later = false;
+    const auto fail = [](int64_t, int64_t, int) { throw Error(Code::kInternal, "first phase"); };
+    const auto mark = [&](int64_t, int64_t, int) { later = true; };
+    CHECK_THROWS_AS(pool.parallel_phases({{{3, 1, fail}, {3, 1, mark}}}), Error);
+    CHECK_FALSE(later);
+  }
 }
 
 TEST_CASE("random streams are independent of each other and repeatable") {

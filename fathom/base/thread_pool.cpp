@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "fathom/base/error.h"
 
@@ -38,12 +39,23 @@ template <class F>
 bool spin(std::chrono::microseconds time, const F& done) {
   const auto end = std::chrono::steady_clock::now() + time;
   do {
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 32; ++i) {
       if (done()) return true;
       pause_cpu();
     }
   } while (std::chrono::steady_clock::now() < end);
   return false;
+}
+
+// Job::state. Claims that fail may take the high half below zero.
+constexpr uint64_t kClaim = uint64_t{1} << 32, kFinish = 1;
+constexpr int64_t unclaimed(uint64_t state) { return static_cast<int64_t>(state) >> 32; }
+constexpr int64_t unfinished(uint64_t state) { return static_cast<int64_t>(state & UINT32_MAX); }
+
+// Chunks of a phase; `grain` grows so that they can be counted.
+int64_t num_chunks(ThreadPool::Phase& p) {
+  p.grain = std::max<int64_t>({p.grain, 1, p.n / (INT32_MAX / 2)});
+  return p.n <= 0 ? 0 : (p.n + p.grain - 1) / p.grain;
 }
 
 }  // namespace
@@ -67,26 +79,62 @@ ThreadPool::~ThreadPool() {
   for (std::thread& w : workers_) w.join();
 }
 
-// A claim that succeeds keeps its job open until it is reported in finished_, so the job's fields
-// can be read; one that fails never looks at them. Returns how many chunks were run.
-int ThreadPool::run_chunks(int thread) {
-  int count = 0;
-  for (int left; (left = unclaimed_.fetch_sub(1, std::memory_order_acq_rel)) > 0; ++count) {
-    const Job& job = job_;
-    const int64_t begin = (job.chunks - left) * job.grain;
-    try {
-      (*job.fn)(begin, std::min(begin + job.grain, job.n), thread);
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!error_) error_ = std::current_exception();
+// A claim that succeeds keeps its phase open until it is reported, so the job's fields can be read;
+// one that fails never looks at them. Returns the state before.
+uint64_t ThreadPool::claim() { return job_.state.fetch_sub(kClaim); }
+
+void ThreadPool::run_chunk(int64_t index, int thread) {
+  const Phase& p = job_.phase;
+  const int64_t begin = index * p.grain;
+  try {
+    p.fn(begin, std::min(begin + p.grain, p.n), thread);
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    if (!error_) error_ = std::current_exception();
+  }
+}
+
+// The next phase begins with a claim of its first chunk; without one the region is over. Only while
+// no claimed chunk is unfinished.
+uint64_t ThreadPool::begin_phase() {
+  job_.chunks = 0;
+  while (job_.chunks == 0 && job_.next != job_.end && !error_) {
+    job_.phase = *job_.next++;
+    job_.chunks = num_chunks(job_.phase);
+  }
+  if (job_.chunks == 0) {
+    job_.state.store(0);
+    return 0;
+  }
+  const auto chunks = static_cast<uint64_t>(job_.chunks);
+  const uint64_t state = chunks * (kClaim + kFinish) + (job_.next != job_.end ? kFinish : 0);
+  job_.state.store(state - kClaim);
+  if (asleep_.load() > 0) {
+    signal_.fetch_add(1);
+    signal_.notify_all();
+  }
+  return state;
+}
+
+// `claimed` is what claim() or begin_phase() returned.
+void ThreadPool::run_chunks(int thread, uint64_t claimed) {
+  while (unclaimed(claimed) > 0) {
+    const bool more = job_.next != job_.end;
+    run_chunk(job_.chunks - unclaimed(claimed), thread);
+    claimed = job_.state.fetch_sub(kClaim + kFinish);
+    if (unfinished(claimed) > (more ? 2 : 1)) continue;
+    // This was the last chunk of the phase.
+    claimed = more ? begin_phase() : 0;
+    if (thread != 0 && joining_.load() != 0) {
+      joining_.store(0);
+      joining_.notify_one();
     }
   }
-  return count;
 }
 
 void ThreadPool::work(int thread) {
   this_worker = {this, thread};
-  const auto called = [this] { return unclaimed_.load() > 0 || stop_.load(); };
+  const auto called = [this] { return unclaimed(job_.state.load()) > 0 || stop_.load(); };
   while (!stop_) {
     if (!spin(kIdleSpin, called)) {
       asleep_.fetch_add(1);
@@ -94,32 +142,43 @@ void ThreadPool::work(int thread) {
       if (!called()) signal_.wait(signal);  // a caller that saw nobody asleep is seen here
       asleep_.fetch_sub(1);
     }
-    if (const int count = run_chunks(thread)) {
-      finished_.fetch_add(count);
-      finished_.notify_one();
-    }
+    run_chunks(thread, claim());
   }
 }
 
 void ThreadPool::parallel_for(int64_t n, int64_t grain, RangeFn fn) {
-  if (n <= 0) return;
-  grain = std::max<int64_t>({grain, 1, n / (INT32_MAX / 2)});
-  if (workers_.empty() || n <= grain || inside_.exchange(true)) {
-    const int thread = this_worker.pool == this ? this_worker.thread : 0;
-    for (int64_t b = 0; b < n; b += grain) fn(b, std::min(b + grain, n), thread);
+  const Phase phase{n, grain, fn};
+  parallel_phases({&phase, 1});
+}
+
+void ThreadPool::parallel_phases(std::span<const Phase> phases) {
+  const bool nested = this_worker.pool == this;
+  if (workers_.empty() || nested ||
+      std::all_of(phases.begin(), phases.end(), [](const Phase& p) { return p.n <= p.grain; })) {
+    const int thread = nested ? this_worker.thread : 0;
+    for (Phase p : phases)
+      for (int64_t chunks = num_chunks(p), i = 0; i < chunks; ++i)
+        p.fn(i * p.grain, std::min((i + 1) * p.grain, p.n), thread);
     return;
   }
-  job_ = {&fn, n, grain, static_cast<int>((n + grain - 1) / grain)};
-  finished_.store(0, std::memory_order_relaxed);
-  unclaimed_.store(job_.chunks);
-  if (asleep_.load() > 0) {
-    signal_.fetch_add(1);
-    signal_.notify_all();
+  const Worker outside = std::exchange(this_worker, {this, 0});
+  ++num_regions_;
+  job_.next = phases.data();
+  job_.end = phases.data() + phases.size();
+  run_chunks(0, begin_phase());
+  const auto called = [this] {
+    const uint64_t state = job_.state.load();
+    return unclaimed(state) > 0 || unfinished(state) == 0;
+  };
+  while (unfinished(job_.state.load()) > 0) {
+    if (!spin(kJoinSpin, called)) {
+      joining_.store(1);
+      if (!called()) joining_.wait(1);  // a thread that saw nobody waiting is seen here
+      joining_.store(0);
+    }
+    if (unclaimed(job_.state.load()) > 0) run_chunks(0, claim());
   }
-  const int others = job_.chunks - run_chunks(0);
-  if (!spin(kJoinSpin, [&] { return finished_.load() == others; }))
-    for (int seen; (seen = finished_.load()) != others;) finished_.wait(seen);
-  inside_ = false;
+  this_worker = outside;
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 

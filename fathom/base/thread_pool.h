@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace fathom {
 // Non-owning reference to a callable void(begin, end, thread); valid for the call it is passed to.
 class RangeFn {
  public:
+  RangeFn() = default;
   template <class F>
   RangeFn(const F& f)  // NOLINT: implicit by design
       : object_(&f), call_([](const void* o, int64_t b, int64_t e, int t) {
@@ -25,8 +27,8 @@ class RangeFn {
   }
 
  private:
-  const void* object_;
-  void (*call_)(const void*, int64_t, int64_t, int);
+  const void* object_ = nullptr;
+  void (*call_)(const void*, int64_t, int64_t, int) = nullptr;
 };
 
 class ThreadPool {
@@ -44,22 +46,42 @@ class ThreadPool {
   // number of its thread. One caller at a time.
   void parallel_for(int64_t n, int64_t grain, RangeFn fn);
 
+  struct Phase {
+    int64_t n, grain;
+    RangeFn fn;
+  };
+  // One parallel_for after the other as one region: a phase begins when all chunks of the one
+  // before are done, and threads pass from phase to phase without the caller. After an exception no
+  // further phase begins.
+  void parallel_phases(std::span<const Phase> phases);
+
+  // Regions that were given to more than one thread so far. The caller's thread only.
+  int64_t num_regions() const { return num_regions_; }
+
  private:
   void work(int thread);  // reads no member that the constructor is still filling
-  int run_chunks(int thread);
+  uint64_t claim();
+  void run_chunks(int thread, uint64_t claimed);
+  void run_chunk(int64_t index, int thread);
+  uint64_t begin_phase();
 
-  struct Job {  // stays as it is while a claimed chunk is unfinished
-    const RangeFn* fn = nullptr;
-    int64_t n = 0, grain = 1;
-    int chunks = 0;
+  // All that a thread needs to take part lies in one line of the cache.
+  struct alignas(128) Job {
+    // High half: chunks of the phase that nobody has claimed, signed. Low half: those that are not
+    // finished, and one more while phases follow; 0: the region is over.
+    std::atomic<uint64_t> state{0};
+    // The rest stays as it is while a claimed chunk is unfinished.
+    Phase phase{0, 1, RangeFn()};
+    int64_t chunks = 0;
+    const Phase *next = nullptr, *end = nullptr;
   } job_;
-  alignas(64) std::atomic<int> unclaimed_{0};  // chunks; none left: 0 or less
-  alignas(64) std::atomic<int> finished_{0};   // chunks of the job that workers have finished
-  alignas(64) std::atomic<int> signal_{0};     // sleeping workers wait for another value
-  std::atomic<int> asleep_{0};
-  std::atomic<bool> stop_{false}, inside_{false};
-  std::mutex mutex_;  // guards error_
+  alignas(128) std::atomic<int> signal_{0};  // sleeping workers wait for another value
+  std::atomic<int> asleep_{0};               // workers
+  std::atomic<int> joining_{0};              // 1: the caller sleeps
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;  // guards error_ while chunks run
   std::exception_ptr error_;
+  int64_t num_regions_ = 0;
   std::vector<std::thread> workers_;
 };
 

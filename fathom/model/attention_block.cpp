@@ -13,12 +13,19 @@ namespace {
 constexpr double kIndexerNormEps = 1e-6;  // always, whatever rms_norm_eps is (model spec 0.12)
 
 struct IndexerOut {
-  Value q_TJI, w_TJ, k_TI;
+  Value q_TJI, w_TJ, k_TI;  // without scores k_TI alone
 };
 
 bool runs_indexer(const Ctx& ctx, const AttentionWeights& w, const Step& step) {
   return w.indexer && (step.selection == KeySelection::kSparse || step.cache || ctx.probe ||
                        step.indexer_kl_scale != 0);
+}
+
+// Whether anything depends on the indexer's scores. Where rows have no more keys than are selected,
+// all are, and only the indexer's keys are needed, for later rows.
+bool needs_scores(const Ctx& ctx, const LayerContext& lc, const Step& step) {
+  if (step.all_scores || ctx.tape || ctx.probe || step.indexer_kl_scale != 0) return true;
+  return step.selection == KeySelection::kSparse && longest_row(step.seqs) > lc.config.index_topk;
 }
 
 // The linear maps of the block's input and of the query's latent, those of the indexer beside the
@@ -36,6 +43,10 @@ InputMaps maps_of_input(Ctx& ctx, const LayerContext& lc, const AttentionWeights
     return {q, kv, {}, {}};
   }
   const IndexerWeights& ix = *w.indexer;
+  if (!needs_scores(ctx, lc, step)) {
+    const auto [q, kv, index_k] = projects(ctx, lc, x_TD, step, w_q, w_kv, ix.wk);
+    return {q, kv, index_k, {}};
+  }
   if (!ctx.tape && step.numerics == Numerics::kExact) {
     const auto [q, kv, index_k, index_w] = linears(ctx, x_TD, w_q, w_kv, ix.wk, ix.weights_proj);
     return {q, kv, index_k, index_w};
@@ -51,7 +62,8 @@ struct QueryMaps {
 
 QueryMaps maps_of_query(Ctx& ctx, const LayerContext& lc, const AttentionWeights& w,
                         const Value& c_q_TQ, const Step& step) {
-  if (!runs_indexer(ctx, w, step)) return {project(ctx, lc, c_q_TQ, w.q_b_proj, step), {}};
+  if (!runs_indexer(ctx, w, step) || !needs_scores(ctx, lc, step))
+    return {project(ctx, lc, c_q_TQ, w.q_b_proj, step), {}};
   if (ctx.tape)
     return {project(ctx, lc, c_q_TQ, w.q_b_proj, step),
             project(ctx, lc, detach(c_q_TQ), w.indexer->wq_b, step)};
@@ -59,31 +71,29 @@ QueryMaps maps_of_query(Ctx& ctx, const LayerContext& lc, const AttentionWeights
   return {q, index_q};
 }
 
-// Queries and keys of the indexer. Here the rotary part comes first, and its pairing is a field of
-// the configuration.
+// Rotation and, in FP8, rounding of the indexer's queries or keys. Here the rotary part comes
+// first, and its pairing is a field of the configuration.
+Value indexer_rotate(Ctx& ctx, const LayerContext& lc, const Value& x_THI, const Step& step) {
+  const ModelConfig& c = lc.config;
+  const int64_t T = x_THI->dim[0], H = x_THI->dim[1], I = c.index_head_dim, R = c.qk_rope_head_dim;
+  const RopePairs pairs = c.indexer_rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
+  const auto [pe_THR, rest] = split_last(x_THI, R, I - R);
+  const Value pe = rope(ctx, pe_THR, step.pos.data(), lc.indexer_rope, pairs);
+  const Value rotated_THI = I == R ? pe : concat_last(ctx, pe, rest);
+  if (step.numerics == Numerics::kExact) return rotated_THI;
+  const Value rows = hadamard(ctx, bf16_round(ctx, reshape(rotated_THI, {T * H, I})));
+  return reshape(fp8_round(ctx, bf16_round(ctx, rows), ScaleFormat::kUe8m0), {T, H, I});
+}
+
+// Queries, if there are any, and keys of the indexer.
 IndexerOut indexer_project(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w, int64_t layer,
                            const InputMaps& in, const Value& index_q, const Step& step) {
-  const ModelConfig& c = lc.config;
-  const int64_t J = c.index_n_heads, I = c.index_head_dim, R = c.qk_rope_head_dim,
-                T = step.num_rows();
-  const RopePairs pairs = c.indexer_rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
-  const auto rotate = [&](const Value& x_THI) {
-    const auto [pe_THR, rest] = split_last(x_THI, R, I - R);
-    const Value rotated_THR = rope(ctx, pe_THR, step.pos.data(), lc.indexer_rope, pairs);
-    return I == R ? rotated_THR : concat_last(ctx, rotated_THR, rest);
-  };
+  const int64_t J = lc.config.index_n_heads, I = lc.config.index_head_dim;
   IndexerOut o;
-  o.q_TJI = rotate(split_dim(index_q, J, I));
   const Value k_TI = layer_norm(ctx, in.index_k, w.k_norm, w.k_norm_bias, kIndexerNormEps);
-  o.k_TI = reshape(rotate(split_dim(k_TI, 1, I)), {T, I});
-  if (step.numerics != Numerics::kExact) {
-    const auto quantise = [&](const Value& x, int64_t rows) {
-      const Value rotated = hadamard(ctx, bf16_round(ctx, reshape(x, {rows, I})));
-      return fp8_round(ctx, bf16_round(ctx, rotated), ScaleFormat::kUe8m0);
-    };
-    o.q_TJI = reshape(quantise(o.q_TJI, T * J), {T, J, I});
-    o.k_TI = quantise(o.k_TI, T);
-  }
+  o.k_TI = reshape(indexer_rotate(ctx, lc, split_dim(k_TI, 1, I), step), {step.num_rows(), I});
+  if (!index_q) return o;
+  o.q_TJI = indexer_rotate(ctx, lc, split_dim(index_q, J, I), step);
   const Value w_TJ = scale(ctx, in.index_w, 1 / std::sqrt(static_cast<double>(J)));
   probe(ctx, "attn.{}.indexer_head_weights", layer, w_TJ);
   o.w_TJ = scale(ctx, w_TJ, 1 / std::sqrt(static_cast<double>(I)));
@@ -100,13 +110,10 @@ IndexerOut run_indexer(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w
       step.cache ? step.cache.append(ctx, KvCache::Kind::kIndex, layer, ix.k_TI, step.seqs)
                  : pages_of_rows(ix.k_TI, step.seqs);
   if (sparse || ctx.probe)
-    *sel_TK = index_select(ctx, ix.q_TJI, ix.w_TJ, keys, step.seqs, lc.config.index_topk);
+    *sel_TK = ix.q_TJI ? index_select(ctx, ix.q_TJI, ix.w_TJ, keys, step.seqs, lc.config.index_topk)
+                       : select_all(ctx, step.seqs, lc.config.index_topk);
   if (ctx.probe) {
-    int64_t longest = 0;
-    for (size_t b = 0; b < step.seqs.first_pos.size(); ++b)
-      longest = std::max<int64_t>(
-          longest, step.seqs.first_pos[b] + step.seqs.first_row[b + 1] - step.seqs.first_row[b]);
-    const Tensor scores_TS = ctx.scratch(ctx.real, {step.num_rows(), longest});
+    const Tensor scores_TS = ctx.scratch(ctx.real, {step.num_rows(), longest_row(step.seqs)});
     ctx.kernels.index_scores(ctx.exec(), {.q = ix.q_TJI,
                                           .w = ix.w_TJ,
                                           .rows = step.seqs.ref(),

@@ -128,12 +128,14 @@ TEST_CASE("sparse attention equals dense bit for bit while every key is selected
 
 // Feeds a sequence in chunks through a cache whose pages lie in no order.
 Value through_cache(Engine& e, const Model& m, const std::vector<int32_t>& tokens, int chunk,
-                    const Tensor& all_TW) {
-  KvCache cache(e.arena, m.config, 8, CacheForm::kF32);
+                    const Tensor& all_TW, bool all_scores = false,
+                    CacheForm form = CacheForm::kF32) {
+  KvCache cache(e.arena, m.config, 8, form);
   const int n = static_cast<int>(tokens.size());
   for (int begin = 0; begin < n; begin += chunk) {
     Step s = step_of(m.config);
     s.cache = {.cache = &cache, .page = {5, 2, 7}, .first_page = {0}};
+    s.all_scores = all_scores;
     s.add_sequence(part(tokens, begin, std::min(n, begin + chunk)), begin);
     const Value y = run(e, m, s);
     copy(y.view(), slice(all_TW.view, 0, begin, y->dim[0]));
@@ -161,6 +163,35 @@ TEST_CASE("prefill in one piece, in chunks of any size and token by token give t
     check(19, every);
     check(134, {1, 5, 63, 64, 65, 134});  // over page borders, three pages
   }
+}
+
+TEST_CASE("rows that select all keys need no scores of the indexer, later rows find its keys") {
+  for (const char* name : {"v32-nano", "glm-dsa-tiny"})
+    for (const CacheForm form :
+         {CacheForm::kF32, CacheForm::kBF16, CacheForm::kInt8, CacheForm::kInt8Latent}) {
+      Engine e(DType::kF32, 2);
+      ModelConfig c = family(name);
+      c.index_topk = 11;
+      const Model m = random_model(e.ctx(), c, 5);
+      const std::vector<int32_t> tokens = random_tokens(c, 26);
+      const Tensor with = empty(e.arena, DType::kF32, {26, c.vocab_size}),
+                   without = empty(e.arena, DType::kF32, {26, c.vocab_size});
+      for (const int chunk : {1, 2, 4, 9}) {
+        through_cache(e, m, tokens, chunk, with, true, form);
+        through_cache(e, m, tokens, chunk, without, false, form);
+        CHECK_MESSAGE(same_rows(with.view, 0, without.view), name << " chunks of " << chunk);
+      }
+      Step s = step_of(c);
+      s.add_sequence(part(tokens, 0, 11));
+      s.add_sequence(part(tokens, 11, 15));
+      StepOut out[2];
+      for (const bool all : {false, true}) {
+        s.all_scores = all;
+        run(e, m, s, &out[all]);
+      }
+      for (size_t l = 0; l < out[0].layers.size(); ++l)
+        CHECK(same_rows(out[0].layers[l].sel_TK, 0, out[1].layers[l].sel_TK));
+    }
 }
 
 TEST_CASE("a ragged batch gives each sequence the bits that it gets alone") {

@@ -35,7 +35,8 @@ struct Step {
   double indexer_kl_scale =
       0;  // adds scale * sum over rows and layers of the indexer's KL as a loss
   int64_t indexer_mass_topk = 0;  // measure the attention mass of that many best-scored keys
-  double balance_weight = 0;      // of the sequence-wise balance loss, per MoE layer
+  bool all_scores = false;    // of the indexer: also where all keys are selected whatever they are
+  double balance_weight = 0;  // of the sequence-wise balance loss, per MoE layer
 
   // Appends a sequence's tokens at positions first_pos ...
   void add_sequence(const std::vector<int32_t>& tokens, int64_t first_pos = 0);

@@ -1,5 +1,8 @@
 #include "fathom/ops/attention.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "fathom/tensor/dims.h"
 
 namespace fathom {
@@ -155,6 +158,29 @@ Tensor index_select(Ctx& ctx, const View& q_TJI, const View& w_TJ, const PageTab
   Tensor sel_TK = ctx.scratch(DType::kI32, {d['T'], topk});
   ctx.kernels.index_select(
       ctx.exec(), {.q = q_TJI, .w = w_TJ, .rows = seqs.ref(), .keys = keys.ref(), .sel = sel_TK});
+  return sel_TK;
+}
+
+int64_t longest_row(const SeqRows& seqs) {
+  int64_t longest = 0;
+  for (size_t b = 0; b < seqs.first_pos.size(); ++b)
+    longest =
+        std::max<int64_t>(longest, seqs.first_pos[b] + seqs.first_row[b + 1] - seqs.first_row[b]);
+  return longest;
+}
+
+Tensor select_all(Ctx& ctx, const SeqRows& seqs, int64_t topk) {
+  FM_CHECK(longest_row(seqs) <= topk, "select_all: {} keys, topk is {}", longest_row(seqs), topk);
+  Tensor sel_TK = ctx.scratch(DType::kI32, {seqs.num_rows(), topk});
+  for (int64_t b = 0; b < seqs.num_seq(); ++b) {
+    const auto i = static_cast<size_t>(b);
+    for (int32_t t = seqs.first_row[i]; t < seqs.first_row[i + 1]; ++t) {
+      int32_t* row = sel_TK.view.as<int32_t>() + t * topk;
+      const int32_t keys = seqs.first_pos[i] + t - seqs.first_row[i] + 1;
+      std::iota(row, row + keys, 0);
+      std::fill(row + keys, row + topk, -1);
+    }
+  }
   return sel_TK;
 }
 

@@ -50,6 +50,11 @@ AttentionOut attention_mha(Ctx& ctx, const Value& q_nope_THN, const Value& q_pe_
 Tensor index_select(Ctx& ctx, const View& q_TJI, const View& w_TJ, const PageTable& keys,
                     const SeqRows& seqs, int64_t topk);
 
+// The most keys that a row of the step may see.
+int64_t longest_row(const SeqRows& seqs);
+// What index_select gives where that is at most topk, whatever the scores: all keys of each row.
+Tensor select_all(Ctx& ctx, const SeqRows& seqs, int64_t topk);
+
 struct IndexKlOut {
   Tensor kl_T;
   Tensor mass_T;  // attention mass of the mass_topk best-scored keys; empty when mass_topk is 0

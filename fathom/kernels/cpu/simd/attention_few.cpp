@@ -135,7 +135,10 @@ template <class T, int kRows = kRowsMost>
 void score_type(const float* packed, int64_t heads, int64_t width, const void* const* key,
                 int64_t n, int64_t known, float* s) {
   for (; heads >= kRows; heads -= kRows, packed += kRows, s += kRows * kBlock)
-    score_heads<T, kRows, (2 * kRows > kRowsMost ? 2 : 4)>(packed, width, key, n, known, s);
+    if (n <= kLanesOf16)
+      score_heads<T, kRows, 1>(packed, width, key, n, known, s);
+    else
+      score_heads<T, kRows, (2 * kRows > kRowsMost ? 2 : 4)>(packed, width, key, n, known, s);
   if constexpr (kRows > 1)
     if (heads > 0) score_type<T, kRows - 1>(packed, heads, width, key, n, known, s);
 }

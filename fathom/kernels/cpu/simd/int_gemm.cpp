@@ -14,7 +14,7 @@ namespace fathom::simd {
 namespace {
 
 // Below this many multiply-adds a fork-join costs more than it saves.
-constexpr int64_t kSerialWork = 96 * 1024;
+constexpr int64_t kSerialWork = 48 * 1024;
 constexpr int64_t kLeastTask = 24 * 1024;  // multiply-adds; a claim costs as much as a tenth of it
 constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kTaskRows = 96;          // whose codes stay in the nearest caches
