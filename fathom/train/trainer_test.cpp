@@ -291,6 +291,34 @@ TEST_CASE("only what a stage trains moves; gradients of one stage do not reach t
   }
 }
 
+TEST_CASE("a stage takes its own gradient_products, whatever the stage before it took") {
+  TemporaryFolder folder;
+  write_shard(folder.path + "/data", 24);
+  Recipe recipe = two_stages(folder.path + "/data");
+  recipe.config.hidden_size = 64;
+  recipe.config.intermediate_size = 48;
+  for (StageRecipe& s : recipe.stages) s.stage.steps = 2;
+  Engine e(DType::kF32);
+  const auto train = [&](const Recipe& r, const std::string& run) {
+    Stopper whole(-1);
+    Trainer(e.ctx(), r, run, false, {}, nullptr).run(whole);
+    return *newest_checkpoint(run, nullptr) + "/model";
+  };
+  Recipe first = recipe;
+  first.stages.pop_back();
+  recipe.stages[1].stage.from = train(first, folder.path + "/base");
+  const auto result = [&](const char* one, const char* two) {
+    recipe.stages[0].stage.gradient_products = one;
+    recipe.stages[1].stage.gradient_products = two;
+    const std::string run = fmt::format("{}/{}_{}", folder.path, one, two);
+    return read_file(train(recipe, run) + "/model.safetensors");
+  };
+  const std::string plain = result("f32", "f32"), fastest = result("f32", "auto");
+  CHECK(result("auto", "f32") == plain);
+  CHECK(result("auto", "auto") == fastest);
+  CHECK((plain == fastest) != cpu_simd().has_split_products());
+}
+
 TEST_CASE("data that do not fit the model, and none at all, are errors") {
   TemporaryFolder folder;
   write_shard(folder.path + "/data", 25);
