@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "fathom/kernels/cpu/ref/ref.h"
 #include "fathom/kernels/cpu/simd/attention_bf16.h"
@@ -76,6 +77,8 @@ struct Half {
     queries = s->take<uint16_t>(groups(rows) * half_query_size(d.width));
     keys.copy = s->take<uint16_t>(half_copy_size(d.width));
     keys.pairs = s->take<uint16_t>(half_pairs_size(d.C));
+    keys.width = d.width;
+    keys.C = d.C;
   }
 };
 
@@ -107,18 +110,22 @@ struct Work {
   Half half;
   State chunk, total;
 
+  static int64_t score_rows(const Shape& d, int64_t rows) {
+    return d.half ? kHalfBlocks * rows : rows + kCodedRows;
+  }
   static int64_t bytes(const Shape& d, int64_t rows) {
     return Scratch::bytes<float>(rows * d.width) +
-           Scratch::bytes<float>((rows + kCodedRows) * kBlock) + Scratch::bytes<float>(rows) +
-           Scratch::bytes<uint64_t>(rows) + 2 * Scratch::bytes<float>(16 * d.width) +
-           Scratch::bytes<void*>(kChunk) + KeyBlock::scratch_bytes(d.panel_width()) +
-           FewRows::scratch_bytes(d.H, d.width) + (d.coded ? Coded::bytes(d.C, rows) : 0) +
-           (d.half ? Half::bytes(d, rows) : 0) + 2 * State::bytes(rows, d.z_ld);
+           Scratch::bytes<float>(score_rows(d, rows) * kBlock) +
+           Scratch::bytes<float>(kHalfBlocks * rows) + Scratch::bytes<uint64_t>(rows) +
+           2 * Scratch::bytes<float>(16 * d.width) + Scratch::bytes<void*>(kChunk) +
+           KeyBlock::scratch_bytes(d.panel_width()) + FewRows::scratch_bytes(d.H, d.width) +
+           (d.coded ? Coded::bytes(d.C, rows) : 0) + (d.half ? Half::bytes(d, rows) : 0) +
+           2 * State::bytes(rows, d.z_ld);
   }
   Work(Scratch scratch, const Shape& d, int64_t rows) {
     q = scratch.take<float>(rows * d.width);
-    s = scratch.take<float>((rows + kCodedRows) * kBlock);
-    alpha = scratch.take<float>(rows);
+    s = scratch.take<float>(score_rows(d, rows) * kBlock);
+    alpha = scratch.take<float>(kHalfBlocks * rows);
     mask = scratch.take<uint64_t>(rows);
     spread = scratch.take<float>(16 * d.width);
     packed = scratch.take<float>(16 * d.width);
@@ -226,10 +233,13 @@ class Forward {
       out.init(&s, rows, d_.z_ld);
       return out;
     };
+    std::vector<int64_t> loaded(static_cast<size_t>(exec_.pool->size()), -1);  // tile of a thread
     exec_.pool->parallel_for(chunks * queries_.size, 1, [&](int64_t n, int64_t, int thread) {
       const QueryTile& tile = queries_.tile[n / chunks];
       Work w(scratch.of(thread), d_, rows);
-      load_queries(tile, &w);
+      int64_t& last = loaded[static_cast<size_t>(thread)];
+      if (!d_.half || last != n / chunks) load_queries(tile, &w);
+      last = n / chunks;
       run_chunk(tile, n % chunks * kChunk, &w, state(n));
     });
     exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int) {
@@ -272,7 +282,8 @@ class Forward {
     const int64_t rows = tile.count * d_.H;
     state.clear(rows);
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
-    if (d_.coded || d_.half) return run_grouped(tile, base, keys, w, state);
+    if (d_.coded) return run_coded(tile, base, keys, w, state);
+    if (d_.half) return run_half(tile, base, keys, w, state);
     if (tile.count == 1 && in_place_) return run_few(tile, base, keys, w, state);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
@@ -311,57 +322,83 @@ class Forward {
     return begin;
   }
 
-  // The same as run_chunk, keys base .. keys - 1, of latents in codes or for the matrix unit.
-  void run_grouped(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
-                   const State& state) const {
-    const int64_t rows = tile.count * d_.H;
+  void find_keys(const QueryTile& tile, int64_t base, int64_t keys, const void** key) const {
     const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
-    for (int64_t n = base; n < keys; ++n) w->key[n - base] = key_at(tile.seq, sel ? sel[n] : n);
+    for (int64_t n = base; n < keys; ++n) *key++ = key_at(tile.seq, sel ? sel[n] : n);
+  }
+
+  // The same as run_chunk, keys base .. keys - 1, on the matrix unit.
+  void run_half(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
+                const State& state) const {
+    const int64_t rows = tile.count * d_.H, blocks = (keys - base + kBlock - 1) / kBlock;
+    const int64_t ld = rows * kBlock;  // of a block's scores
+    find_keys(tile, base, keys, w->key);
+    HalfKeys k = w->half.keys;
+    k.key = w->key;
+    k.size = keys - base;
+    int64_t begin[kHalfBlocks];
+    for (int64_t b = 0; b < blocks; ++b) {
+      begin[b] = mask_rows(tile, base + b * kBlock, keys, w->mask);
+      half_->load_block(&k, b);
+      for (int64_t r = begin[b] / kHalfRows * kHalfRows; r < rows; r += kHalfRows)
+        half_->score(w->half.queries + r / kHalfRows * half_query_size(d_.width), k, b,
+                     std::min(kHalfRows, rows - r), w->s + b * ld + r * kBlock);
+      softmax_rows(begin[b], rows, b * ld, w, w->alpha + b * rows, state);
+    }
+    // alpha[b] is what the sums of the blocks before b have to be multiplied with.
+    for (int64_t b = blocks - 1; b > 0; --b) {
+      float *alpha = w->alpha + b * rows, *before = alpha - rows;
+      std::fill_n(alpha, begin[b], 1.0f);
+      vec_.scale_rows(w->s + (b - 1) * ld, kBlock, kBlock, rows, alpha);
+      for (int64_t r = 0; r < rows; ++r) before[r] *= alpha[r];
+    }
+    for (int64_t r = begin[0] / kHalfRows * kHalfRows; r < rows; r += kHalfRows) {
+      const int64_t end = std::min(r + kHalfRows, rows);
+      k.size = 0;
+      for (int64_t b = 0; b < blocks && begin[b] < end; ++b) {
+        if (begin[b] > r)
+          std::fill(w->s + b * ld + r * kBlock, w->s + b * ld + begin[b] * kBlock, 0.0f);
+        k.size = std::min((b + 1) * kBlock, keys - base);
+      }
+      half_->weigh(w->s + r * kBlock, ld, end - r, k, state.z + r * d_.z_ld, d_.z_ld);
+    }
+  }
+
+  // One step of the online softmax for scores s[at ..] of the rows from `begin` on.
+  void softmax_rows(int64_t begin, int64_t rows, int64_t at, Work* w, float* alpha,
+                    const State& state) const {
+    vec_.softmax_block(w->s + at + begin * kBlock, w->mask + begin, rows - begin,
+                       static_cast<float>(a_.scale), state.max + begin, state.sum + begin,
+                       alpha + begin);
+  }
+
+  // The same of latents in codes.
+  void run_coded(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
+                 const State& state) const {
+    const int64_t rows = tile.count * d_.H;
+    find_keys(tile, base, keys, w->key);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       const int64_t begin = mask_rows(tile, from, keys, w->mask);
       const void* const* key = w->key + (from - base);
-      if (d_.half)
-        score_half(key, n, begin, rows, w);
-      else
-        score_coded(tile, key, n, begin, w);
-      vec_.softmax_block(w->s + begin * kBlock, w->mask + begin, rows - begin,
-                         static_cast<float>(a_.scale), state.max + begin, state.sum + begin,
-                         w->alpha + begin);
+      codes_.load_keys(key, n, d_.C, &w->coded.keys);
+      score_rotary(tile, key, n, begin, w);
+      const int64_t first = begin / kCodedRows;
+      for (int64_t g = first; g < Coded::groups(rows); ++g)
+        codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
+                     w->coded.scales + g * kCodedRows * Coded::spans(d_.C), w->coded.keys,
+                     w->s + g * kCodedRows * kBlock);
+      softmax_rows(begin, rows, 0, w, w->alpha, state);
       if (from > base)
         vec_.scale_rows(state.z + begin * d_.z_ld, d_.z_ld, d_.z_ld, rows - begin,
                         w->alpha + begin);
-      weigh_groups(begin, rows, from == base, w, state.z);
+      for (int64_t g = first; g < Coded::groups(rows); ++g) {
+        const int64_t r = g * kCodedRows;
+        codes_.weigh(w->s + r * kBlock, std::max<int64_t>(begin - r, 0),
+                     std::min(kCodedRows, rows - r), w->coded.keys, from == base,
+                     state.z + r * d_.z_ld, d_.z_ld);
+      }
     }
-  }
-
-  void weigh_groups(int64_t begin, int64_t rows, bool first, Work* w, float* z) const {
-    const int64_t size = d_.half ? kHalfRows : kCodedRows;
-    for (int64_t r = begin / size * size; r < rows; r += size) {
-      const float* p = w->s + r * kBlock;
-      const int64_t from = std::max<int64_t>(begin - r, 0), count = std::min(size, rows - r);
-      if (d_.half)
-        half_->weigh(p, from, count, w->half.keys, d_.C, first, z + r * d_.z_ld, d_.z_ld);
-      else
-        codes_.weigh(p, from, count, w->coded.keys, first, z + r * d_.z_ld, d_.z_ld);
-    }
-  }
-
-  void score_half(const void* const* key, int64_t n, int64_t begin, int64_t rows, Work* w) const {
-    half_->load_keys(key, n, d_.width, d_.C, &w->half.keys);
-    for (int64_t g = begin / kHalfRows; g < Half::groups(rows); ++g)
-      half_->score(w->half.queries + g * half_query_size(d_.width), w->half.keys, d_.width,
-                   std::min(kHalfRows, rows - g * kHalfRows), w->s + g * kHalfRows * kBlock);
-  }
-
-  void score_coded(const QueryTile& tile, const void* const* key, int64_t n, int64_t begin,
-                   Work* w) const {
-    codes_.load_keys(key, n, d_.C, &w->coded.keys);
-    score_rotary(tile, key, n, begin, w);
-    for (int64_t g = begin / kCodedRows; g < Coded::groups(tile.count * d_.H); ++g)
-      codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
-                   w->coded.scales + g * kCodedRows * Coded::spans(d_.C), w->coded.keys,
-                   w->s + g * kCodedRows * kBlock);
   }
 
   // s = the rotary part of the scores
