@@ -173,12 +173,13 @@ class GradTask {
         writer_.begin(out);
         zero_tiles();
         // Where there is no second strip, the first takes its place.
-        sum_tiles(a, out.rows > kSplitRows ? a + stride : a, b,
-                  out.cols > kSplitRows ? b + stride : b, steps, [&]() HWY_ATTR {
-                    ahead->dy.take(dy.next());
-                    ahead->x.take(x.next());
-                    writer_.take(rows.next());
-                  });
+        sum_tiles(
+            a, out.rows > kSplitRows ? a + stride : a, b, out.cols > kSplitRows ? b + stride : b,
+            steps, [&]() HWY_ATTR __attribute__((always_inline)) {
+              ahead->dy.take(dy.next());
+              ahead->x.take(x.next());
+              writer_.take(rows.next());
+            });
         writer_.end();
       }
     }

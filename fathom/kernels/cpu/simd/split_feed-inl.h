@@ -87,15 +87,21 @@ class Feed {
 
   // The next lines of the next band, as many as a unit reads.
   HWY_INLINE void request() {
+    const float* at = later_[asked_row_] + asked_col_;
+    const float* end = later_[asked_row_] + s_.cols;
+    int row = asked_row_;
 #pragma GCC unroll 8
     for (int i = 0; i < kRows / kUnits; ++i) {
-      __builtin_prefetch(later_[asked_row_] + asked_col_);
-      asked_col_ += kSplitRows;
-      if (asked_col_ >= s_.cols) {
-        asked_col_ = 0;
-        asked_row_ = std::min(asked_row_ + 1, kRows - 1);
+      __builtin_prefetch(at);
+      at += kSplitRows;
+      if (at >= end) {
+        row = std::min(row + 1, kRows - 1);
+        at = later_[row];
+        end = at + s_.cols;
       }
     }
+    asked_row_ = row;
+    asked_col_ = at - later_[row];
   }
 
   int64_t first_ = 0, col_ = 0;
@@ -174,20 +180,6 @@ class PairsFeed : public Feed<8, 1> {
       }
     }
   }
-};
-
-// Spreads `work` evenly over so many calls.
-class Pace {
- public:
-  Pace(int64_t work, int64_t calls) : work_(work), calls_(calls) {}
-  HWY_INLINE int64_t next() {
-    int64_t count = 0;
-    for (due_ += work_; due_ > 0; due_ -= calls_) ++count;
-    return count;
-  }
-
- private:
-  int64_t work_, calls_, due_ = 0;
 };
 
 #endif  // HWY_AVX3

@@ -88,20 +88,6 @@ class Splitter {
   int64_t left_ = 0;  // of the row
 };
 
-// Spreads `work` over so many calls of next().
-class Pace {
- public:
-  Pace(int64_t work, int64_t calls) : work_(work), calls_(calls) {}
-  HWY_INLINE int64_t next() {
-    int64_t count = 0;
-    for (due_ += work_; due_ > 0; due_ -= calls_) ++count;
-    return count;
-  }
-
- private:
-  int64_t work_, calls_, due_ = 0;
-};
-
 enum class Use { kWrite, kRead };  // at once; after a while, from the second-level cache
 
 // Asks for runs of memory, some lines at a time, before they are used.

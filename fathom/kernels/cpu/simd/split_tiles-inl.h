@@ -123,6 +123,20 @@ HWY_INLINE void sum_tiles(const uint16_t* a0, const uint16_t* a1, const uint16_t
 #undef FM_UNIT
 }
 
+// Spreads `work` over so many calls of next().
+class Pace {
+ public:
+  Pace(int64_t work, int64_t calls) : work_(work), calls_(calls) {}
+  HWY_INLINE int64_t next() {
+    int64_t count = 0;
+    for (due_ += work_; due_ > 0; due_ -= calls_) ++count;
+    return count;
+  }
+
+ private:
+  int64_t work_, calls_, due_ = 0;
+};
+
 // Where the sums go: out[rows][cols] of at most 32 each.
 struct TilesOut {
   float* out = nullptr;
