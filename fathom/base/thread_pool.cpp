@@ -23,8 +23,8 @@ struct Worker {
 thread_local Worker this_worker;
 
 // A decoded token has a region every few microseconds, and waking a thread costs as much. Measured:
-// with 2 us here two threads decode no faster than one.
-constexpr std::chrono::microseconds kIdleSpin{50};
+// with 2 us here two threads decode no faster than one, with 10 sometimes; 50 gain nothing on 20.
+constexpr std::chrono::microseconds kIdleSpin{20};
 // Waiting for the last claimed chunks; then sleeping frees a core for the thread that has them.
 constexpr std::chrono::microseconds kJoinSpin{20};
 

@@ -48,6 +48,7 @@ struct Row {
   double batch_rate = 0;   // decode of several sequences, all together; 0: not measured
   double draft_steps = 0;  // of a step with guesses, in steps without; 0: not measured
   double busy_rate = 0;    // decode beside busy processes; 0: not measured
+  double regions = 0;      // parallel ones of a decoded token
   // Of the peer, at the median of the rounds; 0: none.
   double peer_prefill = 0, peer_decode = 0, peer_batch = 0;
   bool has_peer() const { return peer_prefill > 0 || peer_decode > 0 || peer_batch > 0; }
@@ -67,8 +68,8 @@ SyntheticForm form_of_type(const std::string& type) {
   return quant_of_type(type) != Quant::kNone ? SyntheticForm::kBF16 : parse_synthetic_form(type);
 }
 
-// Bytes of weights that one token reads.
-double weight_reads(const ModelConfig& config, SyntheticForm form, Quant quant) {
+// Bytes of weights that one token reads; `scores`: those of the indexer's queries too.
+double weight_reads(const ModelConfig& config, SyntheticForm form, Quant quant, bool scores) {
   const SyntheticWeights weights(config, form, 0);
   std::map<std::string_view, double> bytes;
   for (const SafetensorsEntry& e : weights.entries()) {
@@ -78,6 +79,9 @@ double weight_reads(const ModelConfig& config, SyntheticForm form, Quant quant) 
   }
   double total = 0;
   for (const TensorSpec& spec : tensor_specs(config)) {
+    if (!scores && (spec.name.ends_with("indexer.wq_b.weight") ||
+                    spec.name.ends_with("indexer.weights_proj.weight")))
+      continue;
     const auto scale = bytes.find(scale_name(spec.name));
     double n = bytes.at(spec.name) + (scale == bytes.end() ? 0 : scale->second);
     Quant q = quant_of(spec, quant);
@@ -97,9 +101,11 @@ class Bench {
     const Quant quant = quant_of_type(type);
     if (is_checkpoint(o.model)) {
       model_ = load_model(ctx, o.model, WeightUse::kServe, {.quant = quant});
-      weight_bytes_ = quant == Quant::kNone
-                          ? inspect_model(o.model, {}).bytes_per_token
-                          : weight_reads(model_.config, SyntheticForm::kBF16, quant);
+      for (const bool scores : {false, true})
+        weight_bytes_[scores] =
+            quant == Quant::kNone
+                ? inspect_model(o.model, {}).bytes_per_token
+                : weight_reads(model_.config, SyntheticForm::kBF16, quant, scores);
     } else {
       const SyntheticForm form = form_of_type(type);
       model_.config = synthetic_config(
@@ -107,7 +113,8 @@ class Bench {
       const auto source = synthetic_source(ctx.arena, ctx.pool, model_.config, form, 1);
       model_.weights =
           load_weights(ctx, model_.config, *source, WeightUse::kServe, {.quant = quant});
-      weight_bytes_ = weight_reads(model_.config, form, quant);
+      for (const bool scores : {false, true})
+        weight_bytes_[scores] = weight_reads(model_.config, form, quant, scores);
     }
     if (o.drafts > 0 && model_.config.num_nextn_predict_layers == 0)
       throw Error(Code::kInvalidArgument,
@@ -137,7 +144,11 @@ class Bench {
       peaks.see(pool, buffer_);
       r.prefill.add(timer_->run(ctx, depth, o_.prefill, o_.seconds).pass_s);
       peaks.see(pool, buffer_);
-      r.decode.add(timer_->run(ctx, depth, 1, o_.seconds).pass_s);
+      const int64_t regions = pool.num_regions();
+      const TimedPass decode = timer_->run(ctx, depth, 1, o_.seconds);
+      r.regions = static_cast<double>(pool.num_regions() - regions) /
+                  static_cast<double>(decode.pass_s.size() + 1);  // the first one is not timed
+      r.decode.add(decode.pass_s);
       if (o_.sequences > 1)
         batch.add(timer_->run_sequences(ctx, depth, o_.sequences, o_.seconds).pass_s);
       peaks.see(pool, buffer_);
@@ -152,7 +163,9 @@ class Bench {
     r.decode_rate = 1 / r.decode.median_s;
     r.best_decode = 1 / r.decode.best_s;
     r.prefill_percent = 100 * prefill_flops(depth) / r.prefill.best_s / peaks.fma;
-    const double read = weight_bytes_ + cache_reads(model_.config, depth + 1, attending(), cache_);
+    const bool scores = selection_ == KeySelection::kSparse && depth + 1 > model_.config.index_topk;
+    const double read =
+        weight_bytes_[scores] + cache_reads(model_.config, depth + 1, attending(), cache_);
     r.decode_percent = 100 * read / r.decode.best_s / peaks.bandwidth;
     if (o_.sequences > 1) r.batch_rate = static_cast<double>(o_.sequences) / batch.median_s;
     if (o_.drafts > 0)
@@ -207,7 +220,7 @@ class Bench {
   Runtime runtime_;
   Model model_;
   KeySelection selection_ = KeySelection::kDense;
-  double weight_bytes_ = 0;
+  double weight_bytes_[2] = {};  // that a token reads without and with scores of the indexer
   CacheForm cache_ = CacheForm::kF32;
   std::optional<InferTimer> timer_;
   HugeBuffer buffer_{kBandwidthBytes};
@@ -238,6 +251,7 @@ std::string json_line(const Row& r, const BenchInferOptions& o, const Machine& m
     line.set("drafts", Json::number(o.drafts));
     line.set("step_with_drafts_in_steps", Json::number(r.draft_steps));
   }
+  line.set("decode_regions_per_token", Json::number(r.regions));
   if (r.busy_rate > 0) line.set("busy_decode_tokens_per_s", Json::number(r.busy_rate));
   if (r.has_peer()) line.set("peer", Json::string(o.peer));
   const auto compare = [&](const std::string& what, double ours, double peer) {
@@ -280,13 +294,16 @@ std::string peer_text(const Row& r, const BenchInferOptions& o) {
   return text;
 }
 
-void print_row(const Row& r, const BenchInferOptions& o) {
+void print_row(const Row& r, const BenchInferOptions& o, int64_t layers) {
   fmt::print(
       "{:<7} {:>7} {:>7} {:>11.1f} {:>6.0f}% {:>9.1f} {:>6.1f}% {:>11.1f} {:>6.0f}% {:>9.1f} "
       "{:>6.1f}%  {}\n",
       r.type, r.threads, r.depth, r.prefill_rate, 100 * r.prefill.spread, r.best_prefill,
       r.prefill_percent, r.decode_rate, 100 * r.decode.spread, r.best_decode, r.decode_percent,
       r.same_bits ? "same" : "DIFFERENT");
+  if (r.regions > 0)
+    fmt::print("        decode: {:.1f} parallel regions a token, {:.1f} a layer\n", r.regions,
+               r.regions / static_cast<double>(layers));
   if (r.batch_rate > 0)
     fmt::print("        {} sequences in a step {:.1f} tok/s in all, {:.1f} times one alone\n",
                o.sequences, r.batch_rate, r.batch_rate / r.decode_rate);
@@ -416,7 +433,7 @@ int run_bench_infer(const BenchInferOptions& o) {
     for (const double t : threads)
       for (const double depth : o.depths) {
         rows.push_back(bench.run(static_cast<int>(t), static_cast<int64_t>(depth)));
-        print_row(rows.back(), o);
+        print_row(rows.back(), o, bench.config().num_hidden_layers);
         lines += json_line(rows.back(), o, machine);
         good = good && rows.back().same_bits;
       }

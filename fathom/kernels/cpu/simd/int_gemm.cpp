@@ -116,6 +116,7 @@ struct Source {
   int64_t rows_each() const {
     return std::max<int64_t>(1, kCodedEach / std::max<int64_t>(code.k, 1));
   }
+  int64_t tasks() const { return ceil_div(code.end, rows_each()); }
 };
 
 struct Product {
@@ -140,7 +141,8 @@ struct Region {
   void run(ThreadPool& pool);
 
  private:
-  void code(ThreadPool& pool);
+  int64_t place_codes();
+  bool cut(const IntTable& t, int threads, bool serial, int64_t work);
 };
 
 CodedRows from_row(CodedRows a, int64_t i) {
@@ -236,8 +238,9 @@ void Region::add(const GemmParams& p) {
   products.push_back({.p = p, .source = s});
 }
 
-void Region::code(ThreadPool& pool) {
-  int64_t bytes = 0, tasks = 0, work = 0;
+// Room for the codes of all sources, cut into tasks. Returns how many numbers there are to code.
+int64_t Region::place_codes() {
+  int64_t bytes = 0, tasks = 0, numbers = 0;
   for (const Source& s : sources)
     bytes += s.code.end * coded_bytes(ceil_div(s.code.k, kQuantGroup)) + 64;
   char* at = room.take(bytes);
@@ -249,52 +252,61 @@ void Region::code(ThreadPool& pool) {
                  .groups = groups};
     at += ceil_div(n * coded_bytes(1), 64) * 64;
     s.first_task = tasks;
-    tasks += ceil_div(s.code.end, s.rows_each());
-    work += s.code.end * s.code.k;
+    tasks += s.tasks();
+    numbers += s.code.end * s.code.k;
   }
-  const CodeFn fn = int_table().code_rows;
-  const auto run = [&](int64_t begin, int64_t end, int) {
-    for_tasks(sources, begin, end, [&](const Source& s, int64_t task) {
-      CodeArgs part = s.code;
-      part.begin = task * s.rows_each();
-      part.end = std::min(part.begin + s.rows_each(), s.code.end);
-      fn(part);
-    });
-  };
-  if (work <= kCodedEach) return run(0, tasks, 0);
-  pool.parallel_for(tasks, 1, run);
+  return numbers;
+}
+
+// Cuts the products for so many threads. Returns whether one of them has few rows.
+bool Region::cut(const IntTable& t, int threads, bool serial, int64_t work) {
+  const int64_t usual = std::max(work / (threads * kTasksPerThread), kLeastTask);
+  int64_t tasks = 0;
+  bool few_rows = false;
+  for (Product& q : products) {
+    const bool few = q.p.m <= t.max_rows;
+    q.cut = cut_product(t, q.p.m, q.p.b.n, q.p.b.k, serial ? INT64_MAX : few ? kLeastTask : usual);
+    q.first_task = tasks;
+    tasks += q.cut.tasks();
+    few_rows = few_rows || few;
+  }
+  return few_rows;
 }
 
 void Region::run(ThreadPool& pool) {
   if (products.empty()) return;
-  code(pool);
   const IntTable& t = int_table();
-  int64_t work = 0, tasks = 0;
-  bool few_rows = false;
-  for (const Product& q : products) {
-    work += q.p.m * q.p.b.n * q.p.b.k;
-    few_rows = few_rows || q.p.m <= t.max_rows;
-  }
+  int64_t work = 0;
+  for (const Product& q : products) work += q.p.m * q.p.b.n * q.p.b.k;
   const bool serial = pool.size() == 1 || work <= kSerialWork;
-  const int64_t usual = std::max(work / (pool.size() * kTasksPerThread), kLeastTask);
-  for (Product& q : products) {
-    const int64_t target = serial ? INT64_MAX : q.p.m <= t.max_rows ? kLeastTask : usual;
-    q.cut = cut_product(t, q.p.m, q.p.b.n, q.p.b.k, target);
-    q.first_task = tasks;
-    tasks += q.cut.tasks();
-  }
+  const int64_t numbers = place_codes();
+  const bool few_rows = cut(t, pool.size(), serial, work);
+  const int64_t code_tasks = sources.back().first_task + sources.back().tasks();
+  const int64_t tasks = products.back().first_task + products.back().cut.tasks();
+  const auto code = [&](int64_t begin, int64_t end, int) {
+    for_tasks(sources, begin, end, [&](const Source& s, int64_t task) {
+      CodeArgs part = s.code;
+      part.begin = task * s.rows_each();
+      part.end = std::min(part.begin + s.rows_each(), s.code.end);
+      t.code_rows(part);
+    });
+  };
   const auto run_tasks = [&](int64_t begin, int64_t end, int) {
     for_tasks(products, begin, end, [&](const Product& q, int64_t task) {
       run_task(t, q, sources[q.source].code.to, task);
     });
   };
+  const bool code_first = serial || numbers <= kCodedEach;
+  if (code_first) code(0, code_tasks, 0);
   if (serial) return run_tasks(0, tasks, 0);
-  if (!few_rows) return pool.parallel_for(tasks, 1, run_tasks);  // all on the same weights
+  const ThreadPool::Phase coding{code_first ? 0 : code_tasks, 1, code};
+  if (!few_rows) return pool.parallel_phases({{coding, {tasks, 1, run_tasks}}});
   const int64_t parts = std::min<int64_t>(pool.size(), tasks);
   shares.reset(tasks, parts);
-  pool.parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
+  const auto run_part = [&](int64_t part, int64_t, int) {
     shares.run(part, [&](int64_t task) { run_tasks(task, task + 1, 0); });
-  });
+  };
+  pool.parallel_phases({{coding, {parts, 1, run_part}}});
 }
 
 Region& empty_region() {
