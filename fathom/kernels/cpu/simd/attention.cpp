@@ -33,9 +33,9 @@ constexpr int64_t kTileNumbers = 96 * 1024;
 
 struct Shape {
   int64_t H, C, R, width, z_ld;
-  bool coded;  // latents in integer codes
-  bool half;   // latents of bf16 for the matrix unit
-  int64_t panel_width() const { return coded ? R : half ? 0 : width; }  // of keys in f32
+  bool coded;                                                // latents in integer codes
+  bool half;                                                 // latents of bf16 for the matrix unit
+  int64_t panel_width() const { return coded ? R : width; }  // of keys in f32
 };
 
 // Queries and a block of keys in codes.
@@ -111,7 +111,7 @@ struct Work {
   State chunk, total;
 
   static int64_t score_rows(const Shape& d, int64_t rows) {
-    return d.half ? kHalfBlocks * rows : rows + kCodedRows;
+    return std::max(d.half ? kHalfBlocks * rows : 0, rows + kCodedRows);
   }
   static int64_t bytes(const Shape& d, int64_t rows) {
     return Scratch::bytes<float>(rows * d.width) +
@@ -201,6 +201,11 @@ class Forward {
       if (last[(tile.first + i) * a_.sel.stride[0] + i] < 0) return true;
     return false;
   }
+  // Tokens that leave out keys use the f32 chain: reading scattered rows, which the chain hides
+  // better, takes longer than computing. It is the row alone that decides, not its tile.
+  bool on_unit(const QueryTile& tile) const {
+    return d_.half && (!sparse(tile) || num_keys(tile, 0) == tile.pos + 1);
+  }
   // Tokens that gather their own keys become tiles of their own.
   void split_sparse() {
     int64_t size = 0;
@@ -238,7 +243,7 @@ class Forward {
       const QueryTile& tile = queries_.tile[n / chunks];
       Work w(scratch.of(thread), d_, rows);
       int64_t& last = loaded[static_cast<size_t>(thread)];
-      if (!d_.half || last != n / chunks) load_queries(tile, &w);
+      if (!on_unit(tile) || last != n / chunks) load_queries(tile, &w);
       last = n / chunks;
       run_chunk(tile, n % chunks * kChunk, &w, state(n));
     });
@@ -257,7 +262,7 @@ class Forward {
         std::copy_n(row_ptr(a_.q_pe, t, h), d_.R, q + d_.C);
       }
     if (d_.coded) code_queries(tile.count * d_.H, w);
-    if (d_.half) return split_queries(tile.count * d_.H, w);
+    if (on_unit(tile)) return split_queries(tile.count * d_.H, w);
     if (tile.count > 1) return;
     if (!in_place_) return w->few.set_queries(tiles_, w->q, d_.H, d_.width);
     std::copy_n(w->q, d_.H * d_.width, w->spread);
@@ -282,8 +287,9 @@ class Forward {
     const int64_t rows = tile.count * d_.H;
     state.clear(rows);
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
+    if (keys <= base) return;
     if (d_.coded) return run_coded(tile, base, keys, w, state);
-    if (d_.half) return run_half(tile, base, keys, w, state);
+    if (on_unit(tile)) return run_half(tile, base, keys, w, state);
     if (tile.count == 1 && in_place_) return run_few(tile, base, keys, w, state);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
@@ -498,7 +504,7 @@ void Forward::finish(const QueryTile& tile, const State& state) const {
     for (int64_t h = 0; h < d_.H; ++h) {
       const int64_t r = i * d_.H + h;
       if (d_.coded) codes_.in_order(state.z + r * d_.z_ld, d_.z_ld);
-      if (d_.half) half_->in_order(state.z + r * d_.z_ld, d_.z_ld);
+      if (on_unit(tile)) half_->in_order(state.z + r * d_.z_ld, d_.z_ld);
       vec_.divide(state.z + r * d_.z_ld, state.sum[r], d_.C, out_ptr(a_.z, tile.first + i, h));
       if (a_.lse) out_ptr(a_.lse, tile.first + i)[h] = state.max[r] + std::log(state.sum[r]);
     }

@@ -23,6 +23,7 @@ namespace {
 
 constexpr int64_t kKeys = simd::kBlock;  // of a block
 constexpr int64_t kTile = kSplitPart;    // numbers of a tile
+constexpr int64_t kAsked = 24;           // keys ahead that are asked for
 
 // 16 x 16 numbers the other way round.
 HWY_INLINE void turn(__m512i (&x)[16]) {
@@ -77,6 +78,9 @@ void load_block(HalfKeys* keys, int64_t block) {
   for (int64_t r = 0; r < half_cols(n); r += 2) {
     const auto* a = static_cast<const uint16_t*>(key[std::min(r, n - 1)]);
     const auto* b = static_cast<const uint16_t*>(key[std::min(r + 1, n - 1)]);
+    for (int64_t i = from + r + kAsked; i < std::min(from + r + kAsked + 2, keys->size); ++i)
+      for (int64_t c = 0; c < keys->width; c += 32)
+        __builtin_prefetch(static_cast<const uint16_t*>(keys->key[i]) + c, 0, 2);
     uint16_t* copy = keys->copy + r * cols;
     uint16_t* pairs = keys->pairs + (from + r) / 32 * 4 * kHalfTile + r % 32 * 16;
     for (int64_t c = 0; c < cols; c += 32) {
