@@ -202,9 +202,10 @@ class Forward {
     return false;
   }
   // Tokens that leave out keys use the f32 chain: reading scattered rows, which the chain hides
-  // better, takes longer than computing. It is the row alone that decides, not its tile.
+  // better, takes longer than computing. So do tokens with a chunk of keys or less, for which the
+  // unit's blocks are too large; tiles end where chunks do. The row alone decides, not its tile.
   bool on_unit(const QueryTile& tile) const {
-    return d_.half && (!sparse(tile) || num_keys(tile, 0) == tile.pos + 1);
+    return d_.half && tile.pos >= kChunk && (!sparse(tile) || num_keys(tile, 0) == tile.pos + 1);
   }
   // Tokens that gather their own keys become tiles of their own.
   void split_sparse() {
