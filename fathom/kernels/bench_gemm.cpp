@@ -291,7 +291,7 @@ std::vector<BenchCase> gemm_bench_cases() {
   for (const auto& [n, k] :
        {std::pair{64, 256}, {256, 64}, {256, 256}, {256, 768}, {1024, 1024}, {4096, 256}}) {
     all.push_back({kWeightGrad, PackedType::kF32, 4096, n, k});
-    if (simd::split_table() != nullptr)
+    if (simd::has_split_products())
       all.push_back({kWeightGrad, PackedType::kF32, 4096, n, k, 1, GradProducts::kSplit});
   }
   all.push_back({kPack, PackedType::kF32, 0, 4096, 4096, 1, GradProducts::kF32, true});

@@ -200,7 +200,7 @@ void gemm_weight_grad(const WeightGradParams& p, ThreadPool& pool) {
 void gemm_weight_grad_grouped(const GroupedWeightGradParams& p, ThreadPool& pool) {
   if (p.groups <= 0 || p.n <= 0 || p.k <= 0) return;
   if (p.products == GradProducts::kSplit) {
-    FM_CHECK(simd::split_table() != nullptr, "split products on a machine without them");
+    FM_CHECK(simd::has_split_products(), "split products on a machine without them");
     return simd::split_weight_grad_grouped(p, pool);
   }
   const TileTable& t = simd::tile_table();

@@ -6,7 +6,7 @@
 
 namespace fathom::simd {
 
-// split_table() must not be null.
+// Needs has_split_products().
 void split_weight_grad_grouped(const GroupedWeightGradParams& p, ThreadPool& pool);
 
 }  // namespace fathom::simd

@@ -212,14 +212,13 @@ void pack_all_nn(const PackParams& p, ThreadPool& pool) {
 }
 
 void pack_split(const PackParams& p, ThreadPool& pool) {
-  const simd::SplitTable* t = simd::split_table();
-  FM_CHECK(t != nullptr, "split products on a machine without them");
+  FM_CHECK(simd::has_split_products(), "split products on a machine without them");
   for_panels(p, pool, [&](int64_t q, int64_t n0, int64_t cols) {
-    t->columns({.src = static_cast<const float*>(p.src) + n0,
-                .ld = p.ld,
-                .rows = p.k,
-                .cols = cols,
-                .dst = static_cast<uint16_t*>(p.dst) + q * simd::split_stride(p.k)});
+    simd::split_columns({.src = static_cast<const float*>(p.src) + n0,
+                         .ld = p.ld,
+                         .rows = p.k,
+                         .cols = cols,
+                         .dst = static_cast<uint16_t*>(p.dst) + q * simd::split_stride(p.k)});
   });
 }
 

@@ -26,26 +26,11 @@ struct SplitArgs {
   int64_t rows = 0, cols = 0;
   uint16_t* dst = nullptr;  // = strips, split_stride(k) numbers apart; 64-byte aligned
 };
-using SplitFn = void (*)(const SplitArgs&);
 
-// out[rows][cols] (+)= the strips of A times the strips of B.
-struct SplitProductArgs {
-  const uint16_t *a = nullptr, *b = nullptr;
-  int64_t rows = 0, cols = 0, k = 0;
-  float* out = nullptr;
-  int64_t ld_out = 0;
-  bool add = false;
-};
-using SplitProductFn = void (*)(const SplitProductArgs&);
+// The processor has such a unit, and dispatch did not choose an instruction set without it.
+bool has_split_products();
 
-struct SplitTable {
-  SplitFn rows;     // strips of A from src = A
-  SplitFn turned;   // strips of A from src = A^T
-  SplitFn columns;  // strips of B from src = B
-  SplitProductFn multiply;
-};
-
-// Null where the processor has no such unit, or dispatch chose an instruction set without it.
-const SplitTable* split_table();
+// Strips of B from src = B. Needs has_split_products().
+void split_columns(const SplitArgs& s);
 
 }  // namespace fathom::simd

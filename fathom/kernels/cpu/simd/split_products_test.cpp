@@ -1,83 +1,19 @@
-#include "fathom/kernels/cpu/simd/split_products.h"
-
+// The rule of split products (gemm.h) where numbers are extreme, and how near they come.
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
+#include "fathom/base/thread_pool.h"
 #include "fathom/kernels/cpu/ref/split_products.h"
 #include "fathom/kernels/cpu/simd/gemm_testing.h"
+#include "fathom/kernels/cpu/simd/split_products.h"
+#include "fathom/kernels/gemm.h"
 
 namespace fathom {
 namespace {
 
 using namespace fathom::testing;
-using simd::SplitTable;
-
-class Strips {
- public:
-  Strips(int64_t rows, int64_t k)
-      : memory_(static_cast<size_t>(simd::split_strips(rows) * simd::split_stride(k)) * 2) {}
-  uint16_t* data() const { return static_cast<uint16_t*>(memory_.data()); }
-
- private:
-  Aligned memory_;
-};
-
-enum class Form { kRows, kTurned };
-
-// A [m][k] or, turned, [k][m]; B [k][n].
-std::vector<float> product(const SplitTable& t, Form form, const std::vector<float>& a,
-                           const std::vector<float>& b, int64_t m, int64_t n, int64_t k,
-                           std::vector<float> out, bool add) {
-  const Strips sa(m, k), sb(n, k);
-  if (form == Form::kRows)
-    t.rows({.src = a.data(), .ld = k, .rows = m, .cols = k, .dst = sa.data()});
-  else
-    t.turned({.src = a.data(), .ld = m, .rows = k, .cols = m, .dst = sa.data()});
-  t.columns({.src = b.data(), .ld = n, .rows = k, .cols = n, .dst = sb.data()});
-  t.multiply({.a = sa.data(),
-              .b = sb.data(),
-              .rows = m,
-              .cols = n,
-              .k = k,
-              .out = out.data() + 1,
-              .ld_out = n + 3,
-              .add = add});
-  return out;
-}
-
-struct Shape {
-  int64_t m, n, k;
-};
-constexpr Shape kShapes[] = {{32, 32, 32}, {64, 96, 256}, {1, 1, 1},     {7, 5, 3},
-                             {16, 16, 64}, {17, 33, 31},  {33, 15, 100}, {48, 40, 257}};
-
-TEST_CASE("split products have the bits of the plain loop, edges included") {
-  const SplitTable* t = simd::split_table();
-  if (t == nullptr) return;  // no such unit
-  for (const auto& [m, n, k] : kShapes)
-    for (const Form form : {Form::kRows, Form::kTurned})
-      for (const bool add : {false, true}) {
-        CAPTURE(m);
-        CAPTURE(n);
-        CAPTURE(k);
-        CAPTURE(add);
-        const auto a = random_floats(m * k, 1), b = random_floats(k * n, 2);
-        const auto start = random_floats(m * (n + 3) + 1, 3);
-        auto want = start;
-        const int64_t row = form == Form::kRows ? k : 1, step = form == Form::kRows ? 1 : m;
-        for (int64_t i = 0; i < m; ++i)
-          for (int64_t j = 0; j < n; ++j) {
-            float& out = want[static_cast<size_t>(1 + i * (n + 3) + j)];
-            const float sum = ref::split_dot(a.data() + i * row, step, b.data() + j, n, k);
-            out = add ? out + sum : sum;
-          }
-        CHECK(same_bits(product(*t, form, a, b, m, n, k, start, add), want));
-      }
-}
 
 // Numbers of all sizes, down to those below the normal ones.
 std::vector<float> wide_floats(int64_t count, uint64_t seed, int lowest, int highest) {
@@ -90,49 +26,29 @@ std::vector<float> wide_floats(int64_t count, uint64_t seed, int lowest, int hig
   return v;
 }
 
-TEST_CASE("split products of very small and very different numbers have the same bits too") {
-  const SplitTable* t = simd::split_table();
-  if (t == nullptr) return;
-  const int64_t m = 32, n = 32, k = 64;
+TEST_CASE("split products of very small and very different numbers have the bits of their rule") {
+  if (!simd::has_split_products()) return;  // no such unit
+  ThreadPool pool(1);
+  const int64_t m = 64, n = 32, k = 32;
   for (const auto& [lowest, highest] : {std::pair{-80, -40}, {-149, 20}, {-30, 30}}) {
     CAPTURE(lowest);
-    const auto a = wide_floats(m * k, 4, lowest, highest), b = wide_floats(k * n, 5, lowest, 20);
-    const std::vector<float> start(static_cast<size_t>(m * (n + 3) + 1));
-    auto want = start;
-    for (int64_t i = 0; i < m; ++i)
-      for (int64_t j = 0; j < n; ++j)
-        want[static_cast<size_t>(1 + i * (n + 3) + j)] =
-            ref::split_dot(a.data() + i * k, 1, b.data() + j, n, k);
-    CHECK(same_bits(product(*t, Form::kRows, a, b, m, n, k, start, false), want));
-  }
-}
-
-TEST_CASE("gathered rows split like rows that stand where they are read") {
-  const SplitTable* t = simd::split_table();
-  if (t == nullptr) return;
-  const int64_t rows = 37, cols = 50, ld = 53;
-  const auto x = random_floats(rows * ld, 6);
-  std::vector<int32_t> order(static_cast<size_t>(rows));
-  std::iota(order.rbegin(), order.rend(), 0);
-  std::vector<float> turned_round;
-  for (const int32_t r : order)
-    turned_round.insert(turned_round.end(), x.begin() + r * ld, x.begin() + r * ld + ld);
-  for (const simd::SplitFn split : {t->rows, t->turned, t->columns}) {
-    const bool by_rows = split == t->rows;
-    const int64_t k = by_rows ? cols : rows, strips = simd::split_strips(by_rows ? rows : cols);
-    const Strips got(strips * 16, k), want(strips * 16, k);
-    split({.src = x.data(),
-           .ld = ld,
-           .gather = order.data(),
-           .rows = rows,
-           .cols = cols,
-           .dst = got.data()});
-    split({.src = turned_round.data(), .ld = ld, .rows = rows, .cols = cols, .dst = want.data()});
-    const int64_t used = simd::split_stride(k) - 32;
-    for (int64_t s = 0; s < strips; ++s)
-      CHECK(std::equal(got.data() + s * simd::split_stride(k),
-                       got.data() + s * simd::split_stride(k) + used,
-                       want.data() + s * simd::split_stride(k)));
+    const auto dy = wide_floats(m * n, 4, lowest, highest), x = wide_floats(m * k, 5, lowest, 20);
+    std::vector<float> got(static_cast<size_t>(n * k)), want;
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < k; ++j)
+        want.push_back(ref::split_dot(dy.data() + i, n, x.data() + j, k, m));
+    gemm_weight_grad({.dy = dy.data(),
+                      .ldy = n,
+                      .x = x.data(),
+                      .ldx = k,
+                      .dw = got.data(),
+                      .ldw = k,
+                      .m = m,
+                      .n = n,
+                      .k = k,
+                      .products = GradProducts::kSplit},
+                     pool);
+    CHECK(same_bits(got, want));
   }
 }
 

@@ -25,7 +25,7 @@ constexpr int64_t split_task_columns(int64_t k) {
   return (kBytes / 6 / split_pass(k) + 31) / 32 * 32;
 }
 
-// split_table() must not be null. Bits of an element depend on its row and column alone.
+// Needs has_split_products(). Bits of an element depend on its row and column alone.
 void split_rows_times(const SplitRowsArgs& args);
 
 }  // namespace fathom::simd

@@ -8,7 +8,7 @@ namespace fathom {
 const Kernels& cpu_simd() {
   static constexpr Kernels kTable = {
       .name = "cpu/simd",
-      .has_split_products = [] { return simd::split_table() != nullptr; },
+      .has_split_products = simd::has_split_products,
       .packed_bytes = simd::packed_bytes,
       .pack = simd::pack,
       .linear = simd::linear,
