@@ -56,13 +56,15 @@ std::vector<std::string> instruction_sets() {
   if (__builtin_cpu_supports("avx")) out.emplace_back("AVX");
   if (__builtin_cpu_supports("avx2")) out.emplace_back("AVX2");
   if (__builtin_cpu_supports("fma")) out.emplace_back("FMA");
-  if (__builtin_cpu_supports("f16c")) out.emplace_back("F16C");
   if (__builtin_cpu_supports("avx512f")) out.emplace_back("AVX-512F");
   if (__builtin_cpu_supports("avx512bw")) out.emplace_back("AVX-512BW");
   if (__builtin_cpu_supports("avx512vnni")) out.emplace_back("AVX-512VNNI");
   if (__builtin_cpu_supports("avx512bf16")) out.emplace_back("AVX-512BF16");
+#if !defined(__clang__)  // Clang 16 does not know these names
+  if (__builtin_cpu_supports("f16c")) out.emplace_back("F16C");
   if (__builtin_cpu_supports("amx-int8")) out.emplace_back("AMX-INT8");
   if (__builtin_cpu_supports("amx-bf16")) out.emplace_back("AMX-BF16");
+#endif
 #elif defined(__aarch64__)
   out.emplace_back("NEON");
 #endif

@@ -114,7 +114,7 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
 #pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r) {
               V number = hn::Set(D16(), q[r]);
-#if defined(__x86_64__)
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
               asm("" : "+v"(number.raw));  // loaded once
 #endif
 #pragma GCC unroll 4

@@ -74,7 +74,7 @@ struct Cut {
 // Where k takes several passes, B is large: few tasks read all rows and their own columns.
 Cut cut_split(int64_t m, int64_t n, int64_t k, int64_t target_work) {
   const int64_t panels = ceil_div(n, kPanelCols);
-  int64_t tasks = ceil_div(m * n * k, target_work);
+  int64_t tasks = (m * n * k - 1) / target_work + 1;
   Cut cut;
   cut.panel_blocks = ceil_div(n, simd::split_task_columns(k));
   if (simd::split_pass(k) < k) {

@@ -318,8 +318,7 @@ std::vector<const IndexCodes*> make_tables() {
   if (amx_int8()) out.push_back(&kAmx);
 #endif
 #if FATHOM_X86_INT
-  const bool vnni = HWY_TARGET == HWY_AVX3 ? __builtin_cpu_supports("avx512vnni")
-                                           : __builtin_cpu_supports("avxvnni");
+  const bool vnni = HWY_TARGET == HWY_AVX3 ? __builtin_cpu_supports("avx512vnni") : avx_vnni();
   if (vnni) out.push_back(&table_of<Dot::kVnni>());
   out.push_back(&table_of<Dot::kPairs>());
 #endif

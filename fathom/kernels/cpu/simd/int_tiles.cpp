@@ -413,8 +413,7 @@ const IntTable& int_table_for() {
 
 std::vector<const IntTable*> make_int_tables() {
 #if FATHOM_X86_INT
-  const bool vnni = HWY_TARGET == HWY_AVX3 ? __builtin_cpu_supports("avx512vnni")
-                                           : __builtin_cpu_supports("avxvnni");
+  const bool vnni = HWY_TARGET == HWY_AVX3 ? __builtin_cpu_supports("avx512vnni") : avx_vnni();
 #if HWY_TARGET == HWY_AVX3
   static const IntTable matrix = [] {
     IntTable t = int_table_for<Dot::kVnni>();

@@ -6,3 +6,16 @@
 // SSE levels have no fused multiply-add (their bits would differ), SVE has no fixed vector length.
 #define HWY_DISABLED_TARGETS \
   (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+
+namespace fathom::simd {
+
+// AVX-VNNI: products of bytes beside AVX2. Clang 16 does not know it by name and does without.
+inline bool avx_vnni() {
+#if defined(__x86_64__) && !defined(__clang__)
+  return __builtin_cpu_supports("avxvnni");
+#else
+  return false;
+#endif
+}
+
+}  // namespace fathom::simd
