@@ -46,6 +46,8 @@ constexpr int64_t kTaskPanels = 32;
 constexpr int64_t kSerialWork = 48 * 1024;
 // One product of many rows: more pieces read its operands more often.
 constexpr int64_t kTasksPerThread = 6, kTasksOfManyRows = 3;
+// A thread's multiply-adds in some 0.1 ms: below, what each task costs outweighs a late thread.
+constexpr int64_t kShortShare = 10 << 20;
 constexpr int64_t kRowPad = 16;  // copied rows do not start in the same cache sets
 constexpr int64_t kSplitBlockRows = 2 * simd::kSplitRows;
 constexpr int64_t kDecodeK = 256;  // k of bf16 panels decoded at a time
@@ -86,6 +88,18 @@ Cut cut_split(int64_t m, int64_t n, int64_t k, int64_t target_work) {
   cut.row_blocks =
       std::clamp<int64_t>(ceil_div(tasks, cut.panel_blocks), 1, ceil_div(m, kSplitBlockRows));
   return cut;
+}
+
+// A product that has a short region to itself: one equal share for each of the threads, of rows
+// where those fill tasks, else of panels. No tasks where that cannot be.
+Cut cut_shares(const TileTable& t, int64_t m, const PackedB& b, int64_t threads) {
+  const int64_t panels = ceil_div(b.n, kPanelCols);
+  // With few rows or columns it is the reading of the other operand that takes the time.
+  const int64_t work = std::max<int64_t>(m, t.max_rows) * std::max(b.n, 4 * kPanelCols) * b.k;
+  if (b.type == PackedType::kSplit || work > threads * kShortShare) return {};
+  if (m >= threads * t.task_tiles * t.max_rows) return {threads, 1, panels};
+  if (panels % threads == 0) return {1, threads, panels / threads};
+  return {};
 }
 
 Cut cut_product(const TileTable& t, int64_t m, const PackedB& b, int64_t target_work) {
@@ -353,7 +367,8 @@ void gemm(const GemmParams& p, ThreadPool& pool) {
   const bool serial = pool.size() == 1 || work <= kSerialWork;
   const int64_t tasks = pool.size() * (p.m > t.max_rows ? kTasksOfManyRows : kTasksPerThread);
   const int64_t target = serial ? INT64_MAX : work / tasks;
-  const Cut cut = cut_product(t, p.m, p.b, target);
+  Cut cut = serial ? Cut{} : cut_shares(t, p.m, p.b, pool.size());
+  if (cut.tasks() == 0) cut = cut_product(t, p.m, p.b, target);
   if (serial) {
     for (int64_t task = 0; task < cut.tasks(); ++task) run_cut(t, product, cut, task);
     return;

@@ -94,6 +94,7 @@ TEST_CASE("gemm with page-sized row strides and several blocks of k keeps the bi
   for_each_target([&] {
     check_gemm({20, 48, 1024}, two, false, 0, false);
     check_gemm({33, 48, 2048}, two, true, 0, false);
+    check_gemm({33, 60, 2048}, two, true, 0, true);
   });
 }
 
