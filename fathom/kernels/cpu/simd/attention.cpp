@@ -14,130 +14,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <vector>
 
 #include "fathom/kernels/cpu/ref/ref.h"
-#include "fathom/kernels/cpu/simd/attention_bf16.h"
-#include "fathom/kernels/cpu/simd/attention_codes.h"
 #include "fathom/kernels/cpu/simd/attention_few.h"
-#include "fathom/kernels/cpu/simd/attention_tile.h"
+#include "fathom/kernels/cpu/simd/attention_work.h"
 #include "fathom/kernels/cpu/simd/simd.h"
 
 namespace fathom::simd {
 namespace {
 
-constexpr int64_t kChunk = 4 * kBlock;
 constexpr int64_t kTileRows = 256;  // query rows of a dense tile, if its numbers stay in L2
 constexpr int64_t kTileNumbers = 96 * 1024;
-
-struct Shape {
-  int64_t H, C, R, width, z_ld;
-  bool coded;                                                // latents in integer codes
-  bool half;                                                 // latents of bf16 for the matrix unit
-  int64_t panel_width() const { return coded ? R : width; }  // of keys in f32
-};
-
-// Queries and a block of keys in codes.
-struct Coded {
-  std::byte* queries;  // groups of kCodedRows rows
-  float* scales;
-  CodedKeys keys;
-  static int64_t groups(int64_t rows) { return (rows + kCodedRows - 1) / kCodedRows; }
-  static int64_t spans(int64_t C) { return coded_cols(C) / kCodedSpan; }
-
-  static int64_t bytes(int64_t C, int64_t rows) {
-    return Scratch::bytes<std::byte>(groups(rows) * coded_query_bytes(C)) +
-           Scratch::bytes<float>(groups(rows) * kCodedRows * spans(C)) +
-           2 * Scratch::bytes<int8_t>(kBlock * coded_cols(C)) +
-           Scratch::bytes<float>(kBlock * spans(C));
-  }
-  void init(Scratch* s, int64_t C, int64_t rows) {
-    queries = s->take<std::byte>(groups(rows) * coded_query_bytes(C));
-    scales = s->take<float>(groups(rows) * kCodedRows * spans(C));
-    keys.cols = coded_cols(C);
-    keys.codes = s->take<int8_t>(kBlock * keys.cols);
-    keys.quads = s->take<int8_t>(kBlock * keys.cols);
-    keys.scales = s->take<float>(kBlock * spans(C));
-  }
-};
-
-// Queries in parts and a block of keys of bf16.
-struct Half {
-  uint16_t* queries;  // groups of kHalfRows rows
-  HalfKeys keys;
-  static int64_t groups(int64_t rows) { return (rows + kHalfRows - 1) / kHalfRows; }
-
-  static int64_t bytes(const Shape& d, int64_t rows) {
-    return Scratch::bytes<uint16_t>(groups(rows) * half_query_size(d.width)) +
-           Scratch::bytes<uint16_t>(half_copy_size(d.width)) +
-           Scratch::bytes<uint16_t>(half_pairs_size(d.C));
-  }
-  void init(Scratch* s, const Shape& d, int64_t rows) {
-    queries = s->take<uint16_t>(groups(rows) * half_query_size(d.width));
-    keys.copy = s->take<uint16_t>(half_copy_size(d.width));
-    keys.pairs = s->take<uint16_t>(half_pairs_size(d.C));
-    keys.width = d.width;
-    keys.C = d.C;
-  }
-};
-
-// Softmax states of the rows of a tile over one chunk or more.
-struct State {
-  float *z, *max, *sum;
-  static int64_t bytes(int64_t rows, int64_t z_ld) {
-    return Scratch::bytes<float>(rows * z_ld) + 2 * Scratch::bytes<float>(rows);
-  }
-  void init(Scratch* s, int64_t rows, int64_t z_ld) {
-    z = s->take<float>(rows * z_ld);
-    max = s->take<float>(rows);
-    sum = s->take<float>(rows);
-  }
-  void clear(int64_t rows) const {
-    std::fill(max, max + rows, -std::numeric_limits<float>::infinity());
-    std::fill(sum, sum + rows, 0.0f);
-  }
-};
-
-// What a thread needs for one tile.
-struct Work {
-  float *q, *s, *alpha, *spread, *packed;
-  uint64_t* mask;
-  const void** key;  // of a chunk
-  KeyBlock block;
-  FewRows few;
-  Coded coded;
-  Half half;
-  State chunk, total;
-
-  static int64_t score_rows(const Shape& d, int64_t rows) {
-    return std::max(d.half ? kHalfBlocks * rows : 0, rows + kCodedRows);
-  }
-  static int64_t bytes(const Shape& d, int64_t rows) {
-    return Scratch::bytes<float>(rows * d.width) +
-           Scratch::bytes<float>(score_rows(d, rows) * kBlock) +
-           Scratch::bytes<float>(kHalfBlocks * rows) + Scratch::bytes<uint64_t>(rows) +
-           2 * Scratch::bytes<float>(16 * d.width) + Scratch::bytes<void*>(kChunk) +
-           KeyBlock::scratch_bytes(d.panel_width()) + FewRows::scratch_bytes(d.H, d.width) +
-           (d.coded ? Coded::bytes(d.C, rows) : 0) + (d.half ? Half::bytes(d, rows) : 0) +
-           2 * State::bytes(rows, d.z_ld);
-  }
-  Work(Scratch scratch, const Shape& d, int64_t rows) {
-    q = scratch.take<float>(rows * d.width);
-    s = scratch.take<float>(score_rows(d, rows) * kBlock);
-    alpha = scratch.take<float>(kHalfBlocks * rows);
-    mask = scratch.take<uint64_t>(rows);
-    spread = scratch.take<float>(16 * d.width);
-    packed = scratch.take<float>(16 * d.width);
-    key = scratch.take<const void*>(kChunk);
-    block.init(&scratch, d.panel_width());
-    if (d.coded) coded.init(&scratch, d.C, rows);
-    if (d.half) half.init(&scratch, d, rows);
-    few.init(&scratch, d.H, d.width);
-    chunk.init(&scratch, rows, d.z_ld);
-    total.init(&scratch, rows, d.z_ld);
-  }
-};
 
 class Forward {
  public:
@@ -169,13 +57,13 @@ class Forward {
 
   void run() {
     if (queries_.size == 0) return;
-    const ThreadScratch scratch(exec_, Work::bytes(d_, max_tokens_ * d_.H));
+    const ThreadScratch scratch(exec_, TileWork::bytes(d_, max_tokens_ * d_.H));
     const bool split =
         exec_.pool->size() > 1 && max_keys_ > kChunk && queries_.size < 4 * exec_.pool->size();
     if (split) return run_split(scratch);
     exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int thread) {
       const QueryTile tile = queries_.tile[queries_.size - 1 - i];  // the long ones first
-      Work w(scratch.of(thread), d_, max_tokens_ * d_.H);
+      TileWork w(scratch.of(thread), d_, max_tokens_ * d_.H);
       load_queries(tile, &w);
       const int64_t keys = num_keys(tile, tile.count - 1);
       if (keys <= kChunk) {
@@ -203,7 +91,9 @@ class Forward {
   }
   // Tokens that leave out keys use the f32 chain: reading scattered rows, which the chain hides
   // better, takes longer than computing. So do tokens with a chunk of keys or less, for which the
-  // unit's blocks are too large; tiles end where chunks do. The row alone decides, not its tile.
+  // unit's blocks are too large; tiles end where chunks do. The row alone decides, not its tile, so
+  // decode and prefill cannot differ: masks over all keys would make a prompt quicker and steps
+  // slower (docs/log.md).
   bool on_unit(const QueryTile& tile) const {
     return d_.half && tile.pos >= kChunk && (!sparse(tile) || num_keys(tile, 0) == tile.pos + 1);
   }
@@ -231,31 +121,31 @@ class Forward {
   // Few tiles and many keys: every (tile, chunk) is a task of its own.
   void run_split(const ThreadScratch& scratch) {
     const int64_t rows = max_tokens_ * d_.H, chunks = (max_keys_ + kChunk - 1) / kChunk;
-    const int64_t each = State::bytes(rows, d_.z_ld), total = each * chunks * queries_.size;
+    const int64_t each = SoftmaxState::bytes(rows, d_.z_ld), total = each * chunks * queries_.size;
     const std::shared_ptr<std::byte> block = exec_.arena->allocate(total);
     const auto state = [&](int64_t n) {
       Scratch s(block.get() + n * each, each);
-      State out;
+      SoftmaxState out;
       out.init(&s, rows, d_.z_ld);
       return out;
     };
     std::vector<int64_t> loaded(static_cast<size_t>(exec_.pool->size()), -1);  // tile of a thread
     exec_.pool->parallel_for(chunks * queries_.size, 1, [&](int64_t n, int64_t, int thread) {
       const QueryTile& tile = queries_.tile[n / chunks];
-      Work w(scratch.of(thread), d_, rows);
+      TileWork w(scratch.of(thread), d_, rows);
       int64_t& last = loaded[static_cast<size_t>(thread)];
       if (!on_unit(tile) || last != n / chunks) load_queries(tile, &w);
       last = n / chunks;
       run_chunk(tile, n % chunks * kChunk, &w, state(n));
     });
     exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int) {
-      const State first = state(i * chunks);
+      const SoftmaxState first = state(i * chunks);
       for (int64_t c = 1; c < chunks; ++c) merge(queries_.tile[i], first, state(i * chunks + c));
       finish(queries_.tile[i], first);
     });
   }
 
-  void load_queries(const QueryTile& tile, Work* w) const {
+  void load_queries(const QueryTile& tile, TileWork* w) const {
     float* q = w->q;
     for (int64_t t = tile.first; t < tile.first + tile.count; ++t)
       for (int64_t h = 0; h < d_.H; ++h, q += d_.width) {
@@ -270,21 +160,22 @@ class Forward {
     tiles_.transpose(w->spread, d_.width, d_.width, w->packed);
   }
 
-  void code_queries(int64_t rows, Work* w) const {
+  void code_queries(int64_t rows, TileWork* w) const {
     for (int64_t r = 0, g = 0; r < rows; r += kCodedRows, ++g)
       codes_.code_queries(w->q + r * d_.width, d_.width, std::min(kCodedRows, rows - r), d_.C,
                           w->coded.queries + g * coded_query_bytes(d_.C),
-                          w->coded.scales + g * kCodedRows * Coded::spans(d_.C));
+                          w->coded.scales + g * kCodedRows * CodedTile::spans(d_.C));
   }
 
-  void split_queries(int64_t rows, Work* w) const {
+  void split_queries(int64_t rows, TileWork* w) const {
     for (int64_t r = 0, g = 0; r < rows; r += kHalfRows, ++g)
       half_->split_queries(w->q + r * d_.width, d_.width, std::min(kHalfRows, rows - r), d_.width,
                            w->half.queries + g * half_query_size(d_.width));
   }
 
   // Softmax state over keys base .. base + kChunk - 1 of each row.
-  void run_chunk(const QueryTile& tile, int64_t base, Work* w, const State& state) const {
+  void run_chunk(const QueryTile& tile, int64_t base, TileWork* w,
+                 const SoftmaxState& state) const {
     const int64_t rows = tile.count * d_.H;
     state.clear(rows);
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
@@ -335,8 +226,8 @@ class Forward {
   }
 
   // The same as run_chunk, keys base .. keys - 1, on the matrix unit.
-  void run_half(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
-                const State& state) const {
+  void run_half(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
+                const SoftmaxState& state) const {
     const int64_t rows = tile.count * d_.H, blocks = (keys - base + kBlock - 1) / kBlock;
     const int64_t ld = rows * kBlock;  // of a block's scores
     find_keys(tile, base, keys, w->key);
@@ -372,16 +263,16 @@ class Forward {
   }
 
   // One step of the online softmax for scores s[at ..] of the rows from `begin` on.
-  void softmax_rows(int64_t begin, int64_t rows, int64_t at, Work* w, float* alpha,
-                    const State& state) const {
+  void softmax_rows(int64_t begin, int64_t rows, int64_t at, TileWork* w, float* alpha,
+                    const SoftmaxState& state) const {
     vec_.softmax_block(w->s + at + begin * kBlock, w->mask + begin, rows - begin,
                        static_cast<float>(a_.scale), state.max + begin, state.sum + begin,
                        alpha + begin);
   }
 
   // The same of latents in codes.
-  void run_coded(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
-                 const State& state) const {
+  void run_coded(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
+                 const SoftmaxState& state) const {
     const int64_t rows = tile.count * d_.H;
     find_keys(tile, base, keys, w->key);
     for (int64_t from = base; from < keys; from += kBlock) {
@@ -391,15 +282,15 @@ class Forward {
       codes_.load_keys(key, n, d_.C, &w->coded.keys);
       score_rotary(tile, key, n, begin, w);
       const int64_t first = begin / kCodedRows;
-      for (int64_t g = first; g < Coded::groups(rows); ++g)
+      for (int64_t g = first; g < CodedTile::groups(rows); ++g)
         codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
-                     w->coded.scales + g * kCodedRows * Coded::spans(d_.C), w->coded.keys,
+                     w->coded.scales + g * kCodedRows * CodedTile::spans(d_.C), w->coded.keys,
                      w->s + g * kCodedRows * kBlock);
       softmax_rows(begin, rows, 0, w, w->alpha, state);
       if (from > base)
         vec_.scale_rows(state.z + begin * d_.z_ld, d_.z_ld, d_.z_ld, rows - begin,
                         w->alpha + begin);
-      for (int64_t g = first; g < Coded::groups(rows); ++g) {
+      for (int64_t g = first; g < CodedTile::groups(rows); ++g) {
         const int64_t r = g * kCodedRows;
         codes_.weigh(w->s + r * kBlock, std::max<int64_t>(begin - r, 0),
                      std::min(kCodedRows, rows - r), w->coded.keys, from == base,
@@ -410,7 +301,7 @@ class Forward {
 
   // s = the rotary part of the scores
   void score_rotary(const QueryTile& tile, const void* const* key, int64_t n, int64_t begin,
-                    Work* w) const {
+                    TileWork* w) const {
     const void* rotary[kBlock];
     for (int64_t i = 0; i < n; ++i)
       rotary[i] = static_cast<const char*>(key[i]) + coded_rest_at(d_.C);
@@ -423,10 +314,9 @@ class Forward {
   }
 
   // The same of one token, keys base .. keys - 1, without copies of them.
-  void run_few(const QueryTile& tile, int64_t base, int64_t keys, Work* w,
-               const State& state) const {
-    const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
-    for (int64_t n = base; n < keys; ++n) w->key[n - base] = key_at(tile.seq, sel ? sel[n] : n);
+  void run_few(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
+               const SoftmaxState& state) const {
+    find_keys(tile, base, keys, w->key);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       const void* const* key = w->key + (from - base);
@@ -480,12 +370,12 @@ class Forward {
       block->pack_copy(tiles_, n);
   }
 
-  void merge(const QueryTile& tile, const State& into, const State& from) const {
+  void merge(const QueryTile& tile, const SoftmaxState& into, const SoftmaxState& from) const {
     vec_.merge_rows(into.z, from.z, d_.z_ld, d_.z_ld, tile.count * d_.H, into.max, into.sum,
                     from.max, from.sum);
   }
 
-  void finish(const QueryTile& tile, const State& state) const;
+  void finish(const QueryTile& tile, const SoftmaxState& state) const;
 
   const Exec& exec_;
   const Attention& a_;
@@ -495,12 +385,12 @@ class Forward {
   const AttentionCodes& codes_;
   const AttentionBf16* half_;  // or null
   bool in_place_ = false;      // a token alone reads keys where they are
-  Shape d_{};
+  AttentionShape d_{};
   QueryTiles queries_;
   int64_t max_tokens_ = 0, max_keys_ = 0;
 };
 
-void Forward::finish(const QueryTile& tile, const State& state) const {
+void Forward::finish(const QueryTile& tile, const SoftmaxState& state) const {
   for (int64_t i = 0; i < tile.count; ++i)
     for (int64_t h = 0; h < d_.H; ++h) {
       const int64_t r = i * d_.H + h;
