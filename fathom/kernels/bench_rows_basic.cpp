@@ -27,6 +27,15 @@ RowJob rms_norm(RowMaker& m) {
   }};
 }
 
+RowJob add_norm(RowMaker& m) {
+  const int64_t T = m.s.T, D = m.s.D;
+  const Tensor a = m.input({T, D}), b = m.input({T, D}), g = m.input({D}), sum = m.output({T, D}),
+               y = m.output({T, D});
+  return {[=](const Kernels& k, const Exec& e) {
+    k.add_norm(e, {.a = a, .b = b, .g = g, .sum = sum, .y = y, .eps = 1e-6});
+  }};
+}
+
 RowJob rms_norm_bwd(RowMaker& m) {
   const int64_t T = m.s.T, D = m.s.D;
   const Tensor x = m.input({T, D}), g = m.input({D}), r = m.positive({T}), dy = m.input({T, D}),
@@ -194,6 +203,7 @@ RowJob round_bf16(RowMaker& m) {
 
 constexpr RowSpec kSpecs[] = {
     {"rms_norm", true, 1e-6, shape_TD, rms_norm},
+    {"add_norm", true, 1e-6, shape_TD, add_norm},
     {"rms_norm_bwd", true, 1e-6, shape_TD, rms_norm_bwd},
     {"layer_norm", true, 1e-6, shape_TD, layer_norm},
     {"layer_norm_bwd", true, 1e-6, shape_TD, layer_norm_bwd},

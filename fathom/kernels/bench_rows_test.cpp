@@ -37,11 +37,11 @@ Kernels idle_kernels() {
   const auto idle = [](auto&... slot) {
     (..., [&]<class P>(void (*&f)(const Exec&, const P&)) { f = does_nothing<P>; }(slot));
   };
-  idle(k.head_linear, k.head_linear_dw, k.rms_norm, k.rms_norm_bwd, k.layer_norm, k.layer_norm_bwd,
-       k.rope, k.add, k.accumulate, k.swiglu, k.swiglu_bwd, k.embed, k.embed_bwd, k.gate,
-       k.gate_bwd, k.balance, k.combine, k.expert_bwd, k.gather_bwd, k.attention, k.attention_bwd,
-       k.attention_mha, k.attention_mha_bwd, k.index_select, k.index_scores, k.index_kl,
-       k.act_quant, k.weight_quant, k.hadamard, k.round_bf16, k.cross_entropy, k.adamw,
+  idle(k.head_linear, k.head_linear_dw, k.rms_norm, k.add_norm, k.rms_norm_bwd, k.layer_norm,
+       k.layer_norm_bwd, k.rope, k.add, k.accumulate, k.swiglu, k.swiglu_bwd, k.embed, k.embed_bwd,
+       k.gate, k.gate_bwd, k.balance, k.combine, k.expert_bwd, k.gather_bwd, k.attention,
+       k.attention_bwd, k.attention_mha, k.attention_mha_bwd, k.index_select, k.index_scores,
+       k.index_kl, k.act_quant, k.weight_quant, k.hadamard, k.round_bf16, k.cross_entropy, k.adamw,
        k.sum_squares);
   return k;
 }

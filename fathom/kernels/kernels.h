@@ -133,8 +133,16 @@ struct HeadLinearDw {
 struct RmsNorm {
   View x;        // [T,D] strided rows
   View g;        // [D]
-  View y;        // [T,D] strided rows
+  View y;        // [T,D] strided rows; may alias x
   View inv_rms;  // [T] or null
+  double eps;
+};
+// sum = a + b; y = g sum / rms(sum): the bits of Add and RmsNorm
+struct AddNorm {
+  View a, b;  // [T,D] strided rows
+  View g;     // [D]
+  View sum;   // [T,D] strided rows; may alias a or b
+  View y;     // [T,D] strided rows
   double eps;
 };
 // dx (+)= r g dy - x r^3 mean(g dy x);  dg (+)= sum_T dy x r
@@ -146,7 +154,7 @@ struct RmsNormBwd {
 struct LayerNorm {
   View x;              // [T,D] strided rows
   View g, b;           // [D]
-  View y;              // [T,D] strided rows
+  View y;              // [T,D] strided rows; may alias x
   View mean, inv_std;  // [T] or null
   double eps;
 };
@@ -178,7 +186,7 @@ struct Accumulate {  // y (+)= scale * x
   double scale = 1;
   bool add = true;
 };
-struct Swiglu {      // y = silu(gate) * up
+struct Swiglu {      // y = silu(gate) * up; y may alias gate
   View gate, up, y;  // [T,F] strided rows
 };
 struct SwigluBwd {
@@ -248,7 +256,7 @@ struct Combine {
   const int32_t* slot;  // [T*A] row of x
   View weights;         // [T,A]
   View y;               // [T,D]
-  bool add = false;
+  bool add = false;     // y += the rounded sum
 };
 // The adjoint of Combine and of the experts' SwiGLU in one. A combined row is the sum of weight *
 // (W_down h) with h = silu(gate) * up, so dy, the gradient of a token times W_down, is the same for
@@ -484,6 +492,7 @@ struct Kernels {
   void (*head_linear)(const Exec&, const HeadLinear&);
   void (*head_linear_dw)(const Exec&, const HeadLinearDw&);
   void (*rms_norm)(const Exec&, const RmsNorm&);
+  void (*add_norm)(const Exec&, const AddNorm&);
   void (*rms_norm_bwd)(const Exec&, const RmsNormBwd&);
   void (*layer_norm)(const Exec&, const LayerNorm&);
   void (*layer_norm_bwd)(const Exec&, const LayerNormBwd&);

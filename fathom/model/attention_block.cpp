@@ -78,7 +78,7 @@ Value indexer_rotate(Ctx& ctx, const LayerContext& lc, const Value& x_THI, const
   const int64_t T = x_THI->dim[0], H = x_THI->dim[1], I = c.index_head_dim, R = c.qk_rope_head_dim;
   const RopePairs pairs = c.indexer_rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
   const auto [pe_THR, rest] = split_last(x_THI, R, I - R);
-  const Value pe = rope(ctx, pe_THR, step.pos.data(), lc.indexer_rope, pairs);
+  const Value pe = rope_over(ctx, pe_THR, step.pos.data(), lc.indexer_rope, pairs);
   const Value rotated_THI = I == R ? pe : concat_last(ctx, pe, rest);
   if (step.numerics == Numerics::kExact) return rotated_THI;
   const Value rows = hadamard(ctx, bf16_round(ctx, reshape(rotated_THI, {T * H, I})));
@@ -128,7 +128,19 @@ IndexerOut run_indexer(Ctx& ctx, const LayerContext& lc, const IndexerWeights& w
 }  // namespace
 
 LayerContext make_layer_context(const ModelConfig& config) {
-  const std::vector<double> f = rope_frequencies(config);
+  // Powers cost as much as a small kernel, and every step has the same.
+  struct Last {
+    double theta = 0;
+    int64_t width = 0;
+    std::optional<RopeScaling> scaling;
+    std::vector<double> frequencies;
+  };
+  thread_local Last last;
+  if (last.theta != config.rope_theta || last.width != config.qk_rope_head_dim ||
+      last.scaling != config.rope_scaling)
+    last = {config.rope_theta, config.qk_rope_head_dim, config.rope_scaling,
+            rope_frequencies(config)};
+  const std::vector<double>& f = last.frequencies;
   return {config, {f, config.rope_amplitude()}, {f, 1.0}};
 }
 
@@ -145,22 +157,23 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
   const ModelConfig& c = lc.config;
   const int64_t H = c.num_attention_heads, N = c.qk_nope_head_dim, R = c.qk_rope_head_dim,
                 V = c.v_head_dim;
-  const int64_t C = c.kv_lora_rank, T = step.num_rows();
+  const int64_t C = c.kv_lora_rank;
   const RopePairs pairs = c.rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
 
   const InputMaps maps = maps_of_input(ctx, lc, w, x_TD, step);
   QueryMaps query{maps.q, {}};
   if (c.q_lora_rank > 0)
-    query = maps_of_query(ctx, lc, w, rms_norm(ctx, maps.q, w.q_a_layernorm, c.rms_norm_eps), step);
+    query = maps_of_query(ctx, lc, w, rms_norm_over(ctx, maps.q, w.q_a_layernorm, c.rms_norm_eps),
+                          step);
   const auto [q_nope_THN, q_raw_THR] = split_last(split_dim(query.q, H, N + R), N, R);
-  const Value q_pe_THR = rope(ctx, q_raw_THR, step.pos.data(), lc.rope, pairs);
+  const Value q_pe_THR = rope_over(ctx, q_raw_THR, step.pos.data(), lc.rope, pairs);
 
   const auto [c_raw_TC, k_raw_TR] = split_last(maps.kv, C, R);
-  Value c_kv_TC = rms_norm(ctx, c_raw_TC, w.kv_a_layernorm, c.rms_norm_eps);
+  Value c_kv_TC = rms_norm_over(ctx, c_raw_TC, w.kv_a_layernorm, c.rms_norm_eps);
   if (step.numerics == Numerics::kFp8Cache)
     c_kv_TC = bf16_round(ctx, fp8_round(ctx, bf16_round(ctx, c_kv_TC), ScaleFormat::kUe8m0));
   const Value k_pe_TR =
-      reshape(rope(ctx, split_dim(k_raw_TR, 1, R), step.pos.data(), lc.rope, pairs), {T, R});
+      merge_dims(rope_over(ctx, split_dim(k_raw_TR, 1, R), step.pos.data(), lc.rope, pairs));
 
   IndexerOut ix;
   if (runs_indexer(ctx, w, step))

@@ -54,7 +54,7 @@ Value ffn_block(Ctx& ctx, const LayerContext& lc, const BlockWeights& w, int64_t
   if (step.balance_weight != 0 || ctx.probe)
     out->balance =
         balance_loss(ctx, routing, step.seqs.first_row, c.num_experts_per_tok, step.balance_weight);
-  if (step.numerics == Numerics::kExact && !ctx.tape && !m.experts.stream) {
+  if (step.numerics == Numerics::kExact && ctx.fuses() && !m.experts.stream) {
     const SharedExpert shared{m.shared.gate_proj, m.shared.up_proj, m.shared.down_proj};
     return experts_forward(ctx, x_TD, *routing, m.experts, m.shared.gate_proj ? &shared : nullptr);
   }

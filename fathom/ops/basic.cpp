@@ -129,19 +129,26 @@ Value layer_norm(Ctx& ctx, const Value& x_TD, const Value& g_D, const Value& b_D
   return y_TD;
 }
 
-Value rope(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& table,
-           RopePairs pairs) {
-  Dims d("rope");
-  FM_DIMS(d, x_THR);
-  FM_CHECK(d['R'] == 2 * static_cast<int64_t>(table.inv_freq.size()),
-           "rope: {} elements, {} frequencies", d['R'], table.inv_freq.size());
-  Value y_THR = ctx.make_like(x_THR, {&x_THR});
+namespace {
+
+void turn(Ctx& ctx, const View& x_THR, const int32_t* pos, const RopeTable& table, RopePairs pairs,
+          const View& y_THR) {
+  FM_CHECK(x_THR.rank == 3 && x_THR.last() == 2 * std::ssize(table.inv_freq),
+           "rope: {} elements, {} frequencies", x_THR.last(), table.inv_freq.size());
   ctx.kernels.rope(ctx.exec(), {.x = x_THR,
                                 .pos = pos,
                                 .inv_freq = table.inv_freq.data(),
                                 .amplitude = table.amplitude,
                                 .pairs = pairs,
                                 .y = y_THR});
+}
+
+}  // namespace
+
+Value rope(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& table,
+           RopePairs pairs) {
+  Value y_THR = ctx.make_like(x_THR, {&x_THR});
+  turn(ctx, x_THR, pos, table, pairs, y_THR);
   if (!ctx.tape) return y_THR;
   ctx.on_backward(y_THR, [k = &ctx.kernels, exec = ctx.exec(), x_THR, y_THR, pos, table, pairs] {
     const GradSink dx = x_THR.grad_sink(*exec.arena);
@@ -155,6 +162,21 @@ Value rope(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& ta
                    .add = dx.add});
   });
   return y_THR;
+}
+
+Value rms_norm_over(Ctx& ctx, const Value& x_TD, const Value& g_D, double eps) {
+  if (!ctx.fuses()) return rms_norm(ctx, x_TD, g_D, eps);
+  Dims d("rms_norm_over");
+  FM_DIMS(d, x_TD, g_D);
+  ctx.kernels.rms_norm(ctx.exec(), {.x = x_TD, .g = g_D, .y = x_TD, .inv_rms = {}, .eps = eps});
+  return x_TD;
+}
+
+Value rope_over(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& table,
+                RopePairs pairs) {
+  if (!ctx.fuses()) return rope(ctx, x_THR, pos, table, pairs);
+  turn(ctx, x_THR, pos, table, pairs, x_THR);
+  return x_THR;
 }
 
 namespace {
@@ -191,6 +213,19 @@ Value add(Ctx& ctx, const Value& a_TD, const Value& b_TD) {
   return y_TD;
 }
 
+Normed add_norm(Ctx& ctx, const Value& a_TD, const Value& b_TD, const Value& g_D, double eps) {
+  if (!ctx.fuses()) {
+    const Value sum_TD = add(ctx, a_TD, b_TD);
+    return {sum_TD, rms_norm(ctx, sum_TD, g_D, eps)};
+  }
+  Dims d("add_norm");
+  FM_DIMS(d, a_TD, b_TD, g_D);
+  Value x_TD = ctx.make_like(a_TD, {});
+  ctx.kernels.add_norm(ctx.exec(),
+                       {.a = a_TD, .b = b_TD, .g = g_D, .sum = a_TD, .y = x_TD, .eps = eps});
+  return {a_TD, x_TD};
+}
+
 Value swiglu(Ctx& ctx, const Value& gate_TF, const Value& up_TF) {
   Dims d("swiglu");
   FM_DIMS(d, gate_TF, up_TF);
@@ -210,12 +245,30 @@ Value swiglu(Ctx& ctx, const Value& gate_TF, const Value& up_TF) {
   return y_TF;
 }
 
+namespace {
+
+// One view of a and b where b goes on at the end of a's rows; else empty.
+Value joined(const Value& a, const Value& b) {
+  const int axis = a->rank - 1;
+  const bool one_owner = !a.node().owner_before(b.node()) && !b.node().owner_before(a.node());
+  if (!one_owner || b->data != a->at_element(a->last())) return {};
+  for (int i = 0; i < axis; ++i)
+    if (a->stride[i] != b->stride[i]) return {};
+  View both = a;
+  both.dim[axis] += b->last();
+  return {both, a.node()};
+}
+
+}  // namespace
+
 Value concat_last(Ctx& ctx, const Value& a, const Value& b) {
   const int axis = a->rank - 1;
   FM_CHECK(a->rank == b->rank && (a->rank == 2 || a->rank == 3), "concat_last: ranks {} and {}",
            a->rank, b->rank);
   for (int i = 0; i < axis; ++i)
     FM_CHECK(a->dim[i] == b->dim[i], "concat_last: axis {} is {} and {}", i, a->dim[i], b->dim[i]);
+  if (ctx.fuses())
+    if (const Value both = joined(a, b)) return both;
   const int64_t last = a->last() + b->last();
   Value y = axis == 1 ? ctx.make({a->dim[0], last}, {&a, &b})
                       : ctx.make({a->dim[0], a->dim[1], last}, {&a, &b});

@@ -24,10 +24,21 @@ struct RopeTable {
 Value rope(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& table,
            RopePairs pairs);
 
+// The same for an x that nobody else needs: where ctx fuses, the result is written over it.
+Value rms_norm_over(Ctx& ctx, const Value& x_TD, const Value& g_D, double eps);
+Value rope_over(Ctx& ctx, const Value& x_THR, const int32_t* pos, const RopeTable& table,
+                RopePairs pairs);
+
 Value add(Ctx& ctx, const Value& a_TD, const Value& b_TD);
+// A sum and its norm: add(a, b), and rms_norm of that. Where ctx fuses, the sum is written over a.
+struct Normed {
+  Value sum_TD, x_TD;
+};
+Normed add_norm(Ctx& ctx, const Value& a_TD, const Value& b_TD, const Value& g_D, double eps);
 // y = silu(gate) * up
 Value swiglu(Ctx& ctx, const Value& gate_TF, const Value& up_TF);
-// [a ; b] along the last dimension (copies)
+// [a ; b] along the last dimension: a copy, or a view of both where ctx fuses and they are
+// neighbours in memory.
 Value concat_last(Ctx& ctx, const Value& a_TX, const Value& b_TY);
 // y[t] = table[ids[t]];  dtable[ids[t]] += dy[t].  table_WD may be a constant of any float type.
 // ids must outlive the tape.

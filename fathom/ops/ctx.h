@@ -98,7 +98,11 @@ struct Ctx {
   Tape* tape = nullptr;
   Probe* probe = nullptr;
   GradProducts gradient_products = GradProducts::kF32;  // of adjoints, and of packed weights
+  bool fused = true;  // false: one kernel for each op, memory of its own for each result
 
+  // Where nothing is recorded or dumped, small ops may join or write over what they were given,
+  // with the same bits.
+  bool fuses() const { return fused && !tape && !probe; }
   Exec exec() const { return {&pool, &arena, gradient_products}; }
   // A new uninitialised activation that needs a gradient when a tape is there and one of `inputs`
   // needs one.

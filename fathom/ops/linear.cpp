@@ -1,12 +1,17 @@
 #include "fathom/ops/linear.h"
 
 #include "fathom/kernels/gemm.h"
+#include "fathom/ops/result_block.h"
 
 namespace fathom {
 
-struct Weight::Packs {
+// What a product reads of a weight lies together: hundreds of weights take part in a decoded token,
+// and between two tokens their descriptions leave the cache.
+struct alignas(64) Weight::Packs {
+  WeightRef ref;
   PackedB forward, transposed;
   Tensor forward_memory, transposed_memory;
+  Packs(const View& raw, const View& scale) : ref{.raw = raw, .scale = scale} {}
 };
 
 Weight Weight::trainable(std::string name, Tensor data) {
@@ -17,7 +22,7 @@ Weight Weight::trainable(std::string name, Tensor data) {
   w.name_ = std::move(name);
   w.value_ = parameter(data);
   w.raw_ = std::move(data);
-  w.packs_ = std::make_shared<Packs>();
+  w.packs_ = std::make_shared<Packs>(w.raw_, w.scale_);
   return w;
 }
 
@@ -26,7 +31,7 @@ Weight Weight::tied(std::string name, const Value& table) {
   w.name_ = std::move(name);
   w.value_ = table;
   w.raw_ = Tensor(table.view(), table.node());
-  w.packs_ = std::make_shared<Packs>();
+  w.packs_ = std::make_shared<Packs>(w.raw_, w.scale_);
   return w;
 }
 
@@ -36,7 +41,7 @@ Weight Weight::stored(std::string name, Tensor raw, Tensor scale) {
   w.name_ = std::move(name);
   w.raw_ = std::move(raw);
   w.scale_ = std::move(scale);
-  w.packs_ = std::make_shared<Packs>();
+  w.packs_ = std::make_shared<Packs>(w.raw_, w.scale_);
   return w;
 }
 
@@ -46,7 +51,7 @@ Weight Weight::rows(int64_t begin, int64_t size) const {
   w.name_ = name_;
   w.raw_ = Tensor(slice(raw_.view, 0, begin, size), raw_.owner);
   if (value_) w.value_ = slice(value_, 0, begin, size);
-  w.packs_ = std::make_shared<Packs>();
+  w.packs_ = std::make_shared<Packs>(w.raw_, w.scale_);
   return w;
 }
 
@@ -64,6 +69,7 @@ void Weight::pack_form(const Ctx& ctx, bool transposed, GradProducts products) {
   p.dst = memory.view.data;
   p.out = transposed ? &packs_->transposed : &packs_->forward;
   ctx.kernels.pack(ctx.exec(), p);
+  (transposed ? packs_->ref.packed_t : packs_->ref.packed) = p.out;
 }
 
 void Weight::pack(const Ctx& ctx, bool with_transposed) {
@@ -82,10 +88,11 @@ void Weight::use_packed(const Ctx& ctx, bool transposed, Tensor memory) {
            memory.view.numel());
   View outline = raw_;
   outline.data = nullptr;
-  ctx.kernels.pack(ctx.exec(), {.raw = outline,
-                                .transposed = transposed,
-                                .dst = memory.view.data,
-                                .out = transposed ? &packs_->transposed : &packs_->forward});
+  PackedB* packed = transposed ? &packs_->transposed : &packs_->forward;
+  ctx.kernels.pack(
+      ctx.exec(),
+      {.raw = outline, .transposed = transposed, .dst = memory.view.data, .out = packed});
+  (transposed ? packs_->ref.packed_t : packs_->ref.packed) = packed;
   (transposed ? packs_->transposed_memory : packs_->forward_memory) = std::move(memory);
 }
 
@@ -97,15 +104,11 @@ void Weight::forget_raw() {
   FM_CHECK(!value_ && packs_ && (packs_->forward_memory || packs_->transposed_memory),
            "{}: the stored form is all there is", name_);
   raw_.view.data = scale_.view.data = nullptr;
+  packs_->ref.raw.data = packs_->ref.scale.data = nullptr;
   raw_.owner = scale_.owner = nullptr;
 }
 
-WeightRef Weight::ref() const {
-  return {.raw = raw_,
-          .scale = scale_,
-          .packed = packs_->forward_memory ? &packs_->forward : nullptr,
-          .packed_t = packs_->transposed_memory ? &packs_->transposed : nullptr};
-}
+WeightRef Weight::ref() const { return packs_->ref; }
 
 namespace {
 
@@ -169,12 +172,16 @@ void linear_list(Ctx& ctx, const Value& x, std::span<const Weight* const> w, std
     return;
   }
   const View x_MK = as_rows(x);
+  const int64_t M = x_MK.dim[0];
+  int64_t size_bytes = 0;
+  for (const Weight* one : w) size_bytes += ResultBlock::bytes(ctx.real, M * one->out());
+  ResultBlock block(ctx, size_bytes);
   thread_local std::vector<Linear> list;
   list.clear();
   for (size_t i = 0; i < w.size(); ++i) {
     FM_CHECK(x_MK.dim[1] == w[i]->in(), "{}: input has {} columns, the weight takes {}",
              w[i]->name(), x_MK.dim[1], w[i]->in());
-    y[i] = ctx.make({x_MK.dim[0], w[i]->out()}, {});
+    y[i] = block.value(ctx.real, {M, w[i]->out()});
     list.push_back({.x = x_MK, .w = w[i]->ref(), .y = y[i]});
   }
   ctx.kernels.linears(ctx.exec(), list.data(), std::ssize(list));

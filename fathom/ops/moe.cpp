@@ -1,32 +1,37 @@
 // Routing, experts and the balance loss.
 #include "fathom/ops/moe.h"
 
+#include <algorithm>
+#include <numeric>
+
+#include "fathom/ops/result_block.h"
 #include "fathom/tensor/dims.h"
 
 namespace fathom {
 namespace {
 
-// offset, token and slot from the chosen experts: a counting sort by expert, tokens ascending
+// offset, token, pair and slot from the chosen experts: a counting sort by expert, tokens ascending
 // inside.
-void sort_by_expert(const View& experts_TA, int64_t num_experts, Routing& r) {
-  const int64_t T = experts_TA.dim[0], A = experts_TA.dim[1];
-  const int32_t* expert = experts_TA.as<int32_t>();
-  r.offset.assign(static_cast<size_t>(num_experts) + 1, 0);
-  for (int64_t i = 0; i < T * A; ++i) {
+void sort_by_expert(int64_t num_experts, Routing& r) {
+  const int64_t T = r.experts_TA.view.dim[0], A = r.experts_TA.view.dim[1], P = T * A;
+  const auto E = static_cast<size_t>(num_experts), N = static_cast<size_t>(P);
+  const int32_t* expert = r.experts_TA.as<int32_t>();
+  const std::span<int32_t> all(r.lists.as<int32_t>(), E + 1 + 3 * N);
+  const auto offset = all.first(E + 1), token = all.subspan(E + 1, N),
+             pair = all.subspan(E + 1 + N, N), slot = all.last(N);
+  std::fill(offset.begin(), offset.end(), 0);
+  for (int64_t i = 0; i < P; ++i) {
     FM_CHECK(expert[i] >= 0 && expert[i] < num_experts, "expert {} of {}", expert[i], num_experts);
-    ++r.offset[static_cast<size_t>(expert[i]) + 1];
+    ++offset[static_cast<size_t>(expert[i])];
   }
-  for (size_t e = 0; e < static_cast<size_t>(num_experts); ++e) r.offset[e + 1] += r.offset[e];
-  r.token.resize(static_cast<size_t>(T * A));
-  r.pair.resize(static_cast<size_t>(T * A));
-  r.slot.resize(static_cast<size_t>(T * A));
-  std::vector<int32_t> next(r.offset.begin(), r.offset.end() - 1);
-  for (int64_t i = 0; i < T * A; ++i) {
-    const int32_t slot = next[static_cast<size_t>(expert[i])]++;
-    r.token[static_cast<size_t>(slot)] = static_cast<int32_t>(i / A);
-    r.pair[static_cast<size_t>(slot)] = static_cast<int32_t>(i);
-    r.slot[static_cast<size_t>(i)] = slot;
+  std::inclusive_scan(offset.begin(), offset.end(), offset.begin());
+  for (size_t i = N; i-- > 0;) {  // from the ends of the experts' slots to their beginnings
+    const int32_t to = --offset[static_cast<size_t>(expert[i])];
+    token[static_cast<size_t>(to)] = static_cast<int32_t>(i) / static_cast<int32_t>(A);
+    pair[static_cast<size_t>(to)] = static_cast<int32_t>(i);
+    slot[i] = to;
   }
+  r.offset = offset, r.token = token, r.pair = pair, r.slot = slot;
 }
 
 std::vector<WeightRef> refs(const std::vector<Weight>& weights) {
@@ -146,9 +151,16 @@ std::shared_ptr<const Routing> route(Ctx& ctx, const Value& logits_TE, const Vie
   if (bias_E) FM_DIMS(d, bias_E);
   const int64_t T = d['T'], E = d['E'], A = options.num_experts_per_tok;
   auto r = std::make_shared<Routing>();
-  r->scores_TE = ctx.make({T, E}, {&logits_TE});
-  r->weights_TA = ctx.make({T, A}, {&logits_TE});
-  r->experts_TA = ctx.scratch(DType::kI32, {T, A});
+  const int64_t num_listed = E + 1 + 3 * T * A;
+  int64_t size_bytes =
+      ResultBlock::bytes(DType::kI32, T * A) + ResultBlock::bytes(DType::kI32, num_listed);
+  if (!ctx.tape)
+    size_bytes += ResultBlock::bytes(ctx.real, T * E) + ResultBlock::bytes(ctx.real, T * A);
+  ResultBlock block(ctx, size_bytes);
+  r->experts_TA = block.tensor(DType::kI32, {T, A});
+  r->lists = block.tensor(DType::kI32, {num_listed});
+  r->scores_TE = ctx.tape ? ctx.make({T, E}, {&logits_TE}) : block.value(ctx.real, {T, E});
+  r->weights_TA = ctx.tape ? ctx.make({T, A}, {&logits_TE}) : block.value(ctx.real, {T, A});
   Gate gate{.logits = logits_TE,
             .bias = bias_E,
             .scoring = options.scoring,
@@ -169,7 +181,7 @@ std::shared_ptr<const Routing> route(Ctx& ctx, const Value& logits_TE, const Vie
     gate.forced = true;
   }
   ctx.kernels.gate(ctx.exec(), gate);
-  sort_by_expert(r->experts_TA, E, *r);
+  sort_by_expert(E, *r);
   if (!ctx.tape || !r->weights_TA.needs_grad()) return r;
   ctx.tape->record([k = &ctx.kernels, exec = ctx.exec(), r, logits_TE, options] {
     const bool from_weights = r->weights_TA.has_grad(), from_scores = r->scores_TE.has_grad();
@@ -249,57 +261,55 @@ Value experts(Ctx& ctx, const Value& x_TD, const std::shared_ptr<const Routing>&
   return y_TD;
 }
 
-namespace {
-
-// gate, up and h = silu(gate) * up of the rows that a list of networks takes.
-struct Hidden {
-  Tensor gate, up, h;
-  Hidden(const Ctx& ctx, int64_t rows, int64_t columns)
-      : gate(ctx.scratch(ctx.real, {rows, columns})),
-        up(ctx.scratch(ctx.real, {rows, columns})),
-        h(ctx.scratch(ctx.real, {rows, columns})) {}
-  void activate(const Ctx& ctx) const {
-    ctx.kernels.swiglu(ctx.exec(), {.gate = gate, .up = up, .y = h});
-  }
-};
-
-}  // namespace
-
 Value experts_forward(Ctx& ctx, const Value& x_TD, const Routing& routing,
                       const ExpertWeights& weights, const SharedExpert* shared) {
   FM_CHECK(!ctx.tape && !weights.stream, "experts_forward: nothing is recorded or fetched");
-  const int64_t T = x_TD->dim[0], D = x_TD->dim[1];
-  const Hidden routed(ctx, std::ssize(routing.token), weights.gate_proj[0].out());
-  const Tensor y_PD = ctx.scratch(ctx.real, {std::ssize(routing.token), D});
+  const int64_t T = x_TD->dim[0], D = x_TD->dim[1], P = std::ssize(routing.token);
+  const int64_t F = weights.gate_proj[0].out(), S = shared ? shared->gate_proj.out() : 0;
+  // P rows of F numbers, then T rows of S: for SwiGLU they are rows of what divides both.
+  const int64_t num_hidden = P * F + T * S, width = std::gcd(F, S);
+  ResultBlock block(
+      ctx, 2 * ResultBlock::bytes(ctx.real, num_hidden) + ResultBlock::bytes(ctx.real, P * D));
+  const Tensor gate = block.tensor(ctx.real, {num_hidden / width, width}),
+               up = block.tensor(ctx.real, {num_hidden / width, width}),
+               y_PD = block.tensor(ctx.real, {P, D});
+  const auto routed = [&](const Tensor& t, int64_t begin, int64_t rows) {
+    return make_view(t.view.at_element(begin * F), ctx.real, {rows, F});
+  };
+  const auto common = [&](const Tensor& t) {
+    return make_view(t.view.at_element(P * F), ctx.real, {T, S});
+  };
   thread_local std::vector<Linear> in, out;
   in.clear();
   out.clear();
+  const auto product = [](std::vector<Linear>& list, const View& x, const int32_t* rows,
+                          const Weight& w, const View& y) {
+    Linear& p = list.emplace_back();
+    p.x = x, p.rows = rows, p.w = w.ref(), p.y = y;
+  };
   for (size_t e = 0; e + 1 < routing.offset.size(); ++e) {
     const int64_t begin = routing.offset[e], rows = routing.offset[e + 1] - begin;
     if (rows == 0) continue;
     const int32_t* token = routing.token.data() + begin;
-    const auto part = [&](const Tensor& t) { return slice(t.view, 0, begin, rows); };
-    in.push_back(
-        {.x = x_TD, .rows = token, .w = weights.gate_proj[e].ref(), .y = part(routed.gate)});
-    in.push_back({.x = x_TD, .rows = token, .w = weights.up_proj[e].ref(), .y = part(routed.up)});
-    out.push_back({.x = part(routed.h), .w = weights.down_proj[e].ref(), .y = part(y_PD)});
+    product(in, x_TD, token, weights.gate_proj[e], routed(gate, begin, rows));
+    product(in, x_TD, token, weights.up_proj[e], routed(up, begin, rows));
+    product(out, routed(gate, begin, rows), nullptr, weights.down_proj[e],
+            slice(y_PD.view, 0, begin, rows));
   }
-  const Hidden common(ctx, T, shared ? shared->gate_proj.out() : 0);
-  const Value shared_TD = shared ? ctx.make({T, D}, {}) : Value();
+  Value y_TD = ctx.make({T, D}, {});
   if (shared) {
-    in.push_back({.x = x_TD, .w = shared->gate_proj.ref(), .y = common.gate});
-    in.push_back({.x = x_TD, .w = shared->up_proj.ref(), .y = common.up});
-    out.push_back({.x = common.h, .w = shared->down_proj.ref(), .y = shared_TD});
+    product(in, x_TD, nullptr, shared->gate_proj, common(gate));
+    product(in, x_TD, nullptr, shared->up_proj, common(up));
+    product(out, common(gate), nullptr, shared->down_proj, y_TD);
   }
   ctx.kernels.linears(ctx.exec(), in.data(), std::ssize(in));
-  routed.activate(ctx);
-  if (shared) common.activate(ctx);
+  ctx.kernels.swiglu(ctx.exec(), {.gate = gate, .up = up, .y = gate});
   ctx.kernels.linears(ctx.exec(), out.data(), std::ssize(out));
-  Value y_TD = ctx.make({T, D}, {});
-  ctx.kernels.combine(
-      ctx.exec(),
-      {.x = y_PD, .slot = routing.slot.data(), .weights = routing.weights_TA, .y = y_TD});
-  if (shared) ctx.kernels.add(ctx.exec(), {.a = y_TD, .b = shared_TD, .y = y_TD});
+  ctx.kernels.combine(ctx.exec(), {.x = y_PD,
+                                   .slot = routing.slot.data(),
+                                   .weights = routing.weights_TA,
+                                   .y = y_TD,
+                                   .add = shared != nullptr});
   return y_TD;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "fathom/ops/linear.h"
@@ -21,10 +22,11 @@ struct Routing {
   Value scores_TE, weights_TA;
   Tensor experts_TA;  // i32, descending selection score
   Tensor own_TA;      // with a forced selection: what the router would have chosen; else empty
-  std::vector<int32_t> offset;  // [E+1]: slots of expert e
-  std::vector<int32_t> token;   // [P]: the token of a slot
-  std::vector<int32_t> pair;    // [P]: the place of a slot in weights_TA
-  std::vector<int32_t> slot;    // [T*A]: the slot of (token, a)
+  std::span<const int32_t> offset;  // [E+1]: slots of expert e
+  std::span<const int32_t> token;   // [P]: the token of a slot
+  std::span<const int32_t> pair;    // [P]: the place of a slot in weights_TA
+  std::span<const int32_t> slot;    // [T*A]: the slot of (token, a)
+  Tensor lists;                     // owns the four
 };
 
 // bias_E may be empty. forced_TA (i32, may be empty) replays a selection; weights still come from
@@ -86,7 +88,8 @@ struct SharedExpert {
   const Weight &gate_proj, &up_proj, &down_proj;
 };
 // experts() + the shared network's y, with the same bits, without a tape or a stream: all gate and
-// up products share a parallel region, all down products another. `shared` may be null.
+// up products share a parallel region, all down products another, and one SwiGLU takes all hidden
+// rows. `shared` may be null.
 Value experts_forward(Ctx& ctx, const Value& x_TD, const Routing& routing,
                       const ExpertWeights& weights, const SharedExpert* shared);
 

@@ -15,7 +15,7 @@ void combine(const Exec&, const Combine& a) {
         double sum = 0;
         for (int64_t k = 0; k < A; ++k)
           sum += wide(weight[k]) * wide(row_of<R>(a.x, a.slot[t * A + k])[i]);
-        put(y + i, sum, a.add);
+        put(y + i, wide(static_cast<R>(sum)), a.add);
       }
     }
   });

@@ -1,4 +1,4 @@
-// Reference RMS norm and its adjoint.
+// Reference RMS norm, alone and of a sum, and its adjoint.
 #include <cmath>
 #include <vector>
 
@@ -21,6 +21,11 @@ void rms_norm(const Exec&, const RmsNorm& a) {
       if (a.inv_rms) a.inv_rms.as<R>()[t] = static_cast<R>(r);
     }
   });
+}
+
+void add_norm(const Exec& exec, const AddNorm& a) {
+  add(exec, {.a = a.a, .b = a.b, .y = a.sum});
+  rms_norm(exec, {.x = a.sum, .g = a.g, .y = a.y, .inv_rms = {}, .eps = a.eps});
 }
 
 void rms_norm_bwd(const Exec&, const RmsNormBwd& a) {

@@ -19,6 +19,7 @@ const Kernels& cpu_ref() {
       .head_linear = ref::head_linear,
       .head_linear_dw = ref::head_linear_dw,
       .rms_norm = ref::rms_norm,
+      .add_norm = ref::add_norm,
       .rms_norm_bwd = ref::rms_norm_bwd,
       .layer_norm = ref::layer_norm,
       .layer_norm_bwd = ref::layer_norm_bwd,

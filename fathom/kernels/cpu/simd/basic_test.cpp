@@ -27,6 +27,31 @@ TEST_CASE("simd rms_norm") {
   });
 }
 
+TEST_CASE("simd add_norm: the bits of add and rms_norm, also over an input") {
+  check_kernel([](const Call& c) {
+    Field a(c.T, c.D, 1, 3), b(c.T, c.D, 2), g(1, c.D, 3), sum(c.T, c.D, 0), y(c.T, c.D, 0);
+    const View a_TD = a.view(c.begin, c.rows), b_TD = b.view(c.begin, c.rows),
+               sum_TD = sum.view(c.begin, c.rows), y_TD = y.view(c.begin, c.rows);
+    c.k.add_norm(c.exec,
+                 {.a = a_TD, .b = b_TD, .g = g.vector(), .sum = sum_TD, .y = y_TD, .eps = 1e-6});
+    Field want_sum(c.T, c.D, 0), want_y(c.T, c.D, 0);
+    const View s_TD = want_sum.view(c.begin, c.rows), n_TD = want_y.view(c.begin, c.rows);
+    c.k.add(c.exec, {.a = a_TD, .b = b_TD, .y = s_TD});
+    c.k.rms_norm(c.exec, {.x = s_TD, .g = g.vector(), .y = n_TD, .inv_rms = {}, .eps = 1e-6});
+    CHECK(sum.same_bits(want_sum));
+    CHECK(y.same_bits(want_y));
+    Field over(c.T, c.D, 0);
+    c.k.add_norm(c.exec, {.a = a_TD,
+                          .b = b_TD,
+                          .g = g.vector(),
+                          .sum = b_TD,
+                          .y = over.view(c.begin, c.rows),
+                          .eps = 1e-6});
+    CHECK(over.same_bits(want_y));
+    return std::vector{sum, y};
+  });
+}
+
 TEST_CASE("simd rms_norm_bwd: dx by rows, dg in a fixed order of rows") {
   const auto run = [](const Call& c) {
     Field x(c.T, c.D, 1), g(1, c.D, 2), r(1, c.T, 3), dy(c.T, c.D, 4), dx = output(c, c.T, c.D, 5),

@@ -80,6 +80,8 @@ namespace {
 constexpr float kTiny =
     1e-20f;  // keeps the normalisation finite when all selected scores underflow
 
+constexpr int64_t kFew = 1024;  // floats of scratch that the stack takes
+
 struct Scratch {
   float* z;     // [E]
   float* best;  // [max(A, n_group)]
@@ -157,9 +159,12 @@ void gate(const Exec& exec, const Gate& a) {
   FM_CHECK(A <= E && a.n_group >= 1 && E % a.n_group == 0 && a.topk_group <= a.n_group,
            "{} of {} experts in {} of {} groups", A, E, a.topk_group, a.n_group);
   const int64_t size = (E + best + 15) / 16 * 16;  // floats of scratch per thread
+  float few[kFew];
+  const bool large = exec.pool->size() * size > kFew;
   const auto block =
-      exec.arena->allocate(exec.pool->size() * size * static_cast<int64_t>(sizeof(float)));
-  float* scratch = reinterpret_cast<float*>(block.get());
+      large ? exec.arena->allocate(exec.pool->size() * size * static_cast<int64_t>(sizeof(float)))
+            : nullptr;
+  float* scratch = large ? reinterpret_cast<float*>(block.get()) : few;
   const int64_t grain = std::max<int64_t>(1, kChunkElements / (8 * E));  // selection is scalar
   exec.pool->parallel_for(a.logits.dim[0], grain, [&](int64_t begin, int64_t end, int thread) {
     float* z = scratch + thread * size;

@@ -1,4 +1,4 @@
-// RMS norm and its adjoint.
+// RMS norm, alone and of a sum, and its adjoint.
 #include "fathom/kernels/cpu/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -12,25 +12,48 @@ HWY_BEFORE_NAMESPACE();
 namespace fathom::simd {
 namespace HWY_NAMESPACE {
 
+// y = g x r with r = 1 / rms(x), from the lanes' sums of x^2; returns r.
+HWY_INLINE float scale_row(const float* x, const float* g, V16 squares, int64_t D, double eps,
+                           float* y) {
+  const double mean = static_cast<double>(sum16(squares)) / static_cast<double>(D);
+  const float r = static_cast<float>(1 / std::sqrt(mean + eps));
+  sweep(D, [&](int64_t i, auto part) HWY_ATTR {
+    ask_ahead(y + i);
+    store16(load16(g + i, part) * (load16(x + i, part) * splat(r)), y + i, part);
+  });
+  return r;
+}
+
 void rms_norm_rows(const RmsNorm& a, int64_t begin, int64_t end) {
   const int64_t D = a.x.dim[1];
   const float* g = a.g.as<float>();
   for (int64_t t = begin; t < end; ++t) {
     const float* x = row(a.x, t);
-    float* y = row(a.y, t);
     V16 squares = zero16();
     sweep(D, [&](int64_t i, auto part) HWY_ATTR {
       ask_ahead(x + i);
       const V16 v = load16(x + i, part);
       squares = fused(v, v, squares);
     });
-    const double mean = static_cast<double>(sum16(squares)) / static_cast<double>(D);
-    const float r = static_cast<float>(1 / std::sqrt(mean + a.eps));
-    sweep(D, [&](int64_t i, auto part) HWY_ATTR {
-      ask_ahead(y + i);
-      store16(load16(g + i, part) * (load16(x + i, part) * splat(r)), y + i, part);
-    });
+    const float r = scale_row(x, g, squares, D, a.eps, row(a.y, t));
     if (a.inv_rms) a.inv_rms.as<float>()[t] = r;
+  }
+}
+
+void add_norm_rows(const AddNorm& a, int64_t begin, int64_t end) {
+  const int64_t D = a.sum.dim[1];
+  const float* g = a.g.as<float>();
+  for (int64_t t = begin; t < end; ++t) {
+    const float *p = row(a.a, t), *q = row(a.b, t);
+    float* sum = row(a.sum, t);
+    V16 squares = zero16();
+    sweep(D, [&](int64_t i, auto part) HWY_ATTR {
+      ask_ahead(p + i), ask_ahead(q + i);
+      const V16 v = load16(p + i, part) + load16(q + i, part);
+      store16(v, sum + i, part);
+      squares = fused(v, v, squares);
+    });
+    scale_row(sum, g, squares, D, a.eps, row(a.y, t));
   }
 }
 
@@ -70,12 +93,20 @@ HWY_AFTER_NAMESPACE();
 namespace fathom::simd {
 
 HWY_EXPORT(rms_norm_rows);
+HWY_EXPORT(add_norm_rows);
 HWY_EXPORT(rms_norm_bwd_rows);
 
 void rms_norm(const Exec& exec, const RmsNorm& a) {
   if (a.x.dtype != DType::kF32) return ref::rms_norm(exec, a);
   for_rows(exec, a.x.dim[0], a.x.dim[1], [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(rms_norm_rows)(a, begin, end);
+  });
+}
+
+void add_norm(const Exec& exec, const AddNorm& a) {
+  if (a.sum.dtype != DType::kF32) return ref::add_norm(exec, a);
+  for_rows(exec, a.sum.dim[0], a.sum.dim[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(add_norm_rows)(a, begin, end);
   });
 }
 

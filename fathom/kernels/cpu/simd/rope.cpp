@@ -163,8 +163,10 @@ void rope(const Exec& exec, const Rope& a) {
   // Packed sequences repeat positions: one entry per position. Scattered positions: one per row.
   const bool by_position = span <= T;
   const int64_t entries = by_position ? span : T;
-  const auto index_block = exec.arena->allocate(T * static_cast<int64_t>(sizeof(int32_t)));
-  int32_t* index = reinterpret_cast<int32_t*>(index_block.get());
+  int32_t few[kBlock];  // of a decoded token: a request for memory costs as much as its rotation
+  const auto index_block =
+      T <= kBlock ? nullptr : exec.arena->allocate(T * static_cast<int64_t>(sizeof(int32_t)));
+  int32_t* index = T <= kBlock ? few : reinterpret_cast<int32_t*>(index_block.get());
   for (int64_t t = 0; t < T; ++t)
     index[t] = by_position ? a.pos[t] - first : static_cast<int32_t>(t);
   const auto turn_rows = [&](const float* tables) {

@@ -18,6 +18,7 @@ void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a);
 void head_linear(const Exec& exec, const HeadLinear& a);
 void head_linear_dw(const Exec& exec, const HeadLinearDw& a);
 void rms_norm(const Exec& exec, const RmsNorm& a);
+void add_norm(const Exec& exec, const AddNorm& a);
 void rms_norm_bwd(const Exec& exec, const RmsNormBwd& a);
 void layer_norm(const Exec& exec, const LayerNorm& a);
 void layer_norm_bwd(const Exec& exec, const LayerNormBwd& a);

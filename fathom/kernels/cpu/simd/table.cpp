@@ -21,6 +21,7 @@ const Kernels& cpu_simd() {
       .head_linear = simd::head_linear,
       .head_linear_dw = simd::head_linear_dw,
       .rms_norm = simd::rms_norm,
+      .add_norm = simd::add_norm,
       .rms_norm_bwd = simd::rms_norm_bwd,
       .layer_norm = simd::layer_norm,
       .layer_norm_bwd = simd::layer_norm_bwd,
