@@ -31,26 +31,33 @@ class AmxTiles {
   AmxTiles& operator=(const AmxTiles&) = delete;
 
   // signed a times unsigned b, 16 x 64 sums that stay in the tiles: a has 16 rows of k bytes, k a
-  // multiple of 64; b four panels [k / 4][16][4], one behind the other.
-  void multiply_16x64(const int8_t* a, const uint8_t* b, int64_t k) const {
+  // multiple of 64; b four panels [k / 4][16][4], one behind the other. Calls between() k / 32
+  // times on the way. With shapes of fewer rows for tiles 0 to 4, a has as many.
+  template <class F>
+  void multiply_16x64(const int8_t* a, const uint8_t* b, int64_t k, F between) const {
     const int64_t line = 64;
     asm volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3" : :);
     for (int64_t at = 0; at < k; at += 64) {
       const uint8_t* p = b + at * 16;
       asm volatile(
           "tileloadd (%0,%1,1), %%tmm4\n\t"
-          "tileloadd (%2,%6,1), %%tmm5\n\t"
+          "tileloadd (%2,%4,1), %%tmm5\n\t"
           "tdpbsud %%tmm5, %%tmm4, %%tmm0\n\t"
-          "tileloadd (%3,%6,1), %%tmm6\n\t"
-          "tdpbsud %%tmm6, %%tmm4, %%tmm1\n\t"
-          "tileloadd (%4,%6,1), %%tmm5\n\t"
+          "tileloadd (%3,%4,1), %%tmm6\n\t"
+          "tdpbsud %%tmm6, %%tmm4, %%tmm1"
+          :
+          : "r"(a + at), "r"(k), "r"(p), "r"(p + 16 * k), "r"(line)
+          : "memory");
+      between();
+      asm volatile(
+          "tileloadd (%0,%2,1), %%tmm5\n\t"
           "tdpbsud %%tmm5, %%tmm4, %%tmm2\n\t"
-          "tileloadd (%5,%6,1), %%tmm6\n\t"
+          "tileloadd (%1,%2,1), %%tmm6\n\t"
           "tdpbsud %%tmm6, %%tmm4, %%tmm3"
           :
-          : "r"(a + at), "r"(k), "r"(p), "r"(p + 16 * k), "r"(p + 32 * k), "r"(p + 48 * k),
-            "r"(line)
+          : "r"(p + 32 * k), "r"(p + 48 * k), "r"(line)
           : "memory");
+      between();
     }
   }
   // The same of signed b and k = 64 where b's panels are 16 x 64 bytes.

@@ -229,8 +229,8 @@ HWY_INLINE void add_heads(const CodedQueries& q, int64_t row, const uint8_t* key
 }
 
 template <Dot kDot>
-void score(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* page,
-           const uint8_t* next, float* out) {
+void score_page(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* page,
+                const uint8_t* next, float* out) {
   constexpr int kRows = kLanesOf16 == 16 ? 8 : 4, kPanels = kLanesOf16 == 16 ? 2 : 1;
   const auto* scales = reinterpret_cast<const float*>(page + ref::index_scales_at(q.I));
   const int64_t panel = groups_of(q.I) * 64;
@@ -250,16 +250,46 @@ void score(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* pag
     }
 }
 
+// f(first token, page, the one after it or null) for all pages.
+template <class F>
+HWY_INLINE void for_pages(PageWalk* pages, const float* out, F f) {
+  PageWalk::Page page = pages->next();
+  while (page.keys) {
+    const PageWalk::Page next = pages->next();
+    f(page.first, page.keys, next.keys);
+    pages->take(page, out);
+    page = next;
+  }
+}
+
+template <Dot kDot>
+void score(const CodedQueries& q, int64_t tokens, PageWalk* pages, float* out) {
+  for_pages(pages, out, [&](int64_t begin, const uint8_t* page, const uint8_t* next) HWY_ATTR {
+    score_page<kDot>(q, begin, tokens, page, next, out);
+  });
+}
+
 #if HWY_TARGET == HWY_AVX3
+// Asks for the lines of a page, some at a time.
+struct Asker {
+  const uint8_t *at, *end;
+  Asker(const uint8_t* page, int64_t I) : at(page), end(page ? page + size(I) : nullptr) {}
+  static int64_t size(int64_t I) { return ref::index_scales_at(I) + kBlock * 4; }
+  HWY_INLINE void lines(int n) {
+    for (int i = 0; i < n && at < end; ++i, at += 64) hwy::Prefetch(at);
+  }
+};
+
 // Scores from the products of one token's heads, without their shifts.
 HWY_INLINE void add_token(const CodedQueries& q, int64_t token, const int32_t* dot,
-                          const float* scales, float* out) {
+                          const float* scales, Asker* ask, int lines, float* out) {
   V16 a = zero16(), b = a, c = a, d = a;
   for (int64_t row = token * q.J; row < (token + 1) * q.J; ++row, dot += kBlock) {
     const VI shift = hn::Set(DI16(), q.shift[row]);
     const auto add = [&](V16 sum, int64_t at) HWY_ATTR {
       return add_head(sum, q.weight[row], {hn::Add(hn::Load(DI16(), dot + at), shift)});
     };
+    ask->lines(lines);
     a = add(a, 0), b = add(b, 16), c = add(c, 32), d = add(d, 48);
   }
   store16(load16(scales) * a, out);
@@ -268,22 +298,39 @@ HWY_INLINE void add_token(const CodedQueries& q, int64_t token, const int32_t* d
   store16(load16(scales + 48) * d, out + 48);
 }
 
-// Sixteen rows (heads of one token or more) and 64 keys at a time on the matrix unit, which works
-// on the next tokens while this thread adds the heads of the last ones. One token alone with few
-// heads and widths that tiles do not take go the other way.
-void score_amx(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* page,
-               const uint8_t* next, float* out) {
-  constexpr int64_t kMaxHeads = 64;
-  if ((end - begin) * q.J < 16 || q.I % 64 != 0 || q.J > kMaxHeads)
-    return score<Dot::kVnni>(q, begin, end, page, next, out);
+// Up to 16 rows (tokens times heads) with a page. Its products take a third of the time that the
+// page took to come, so all that counts is that requests for the next page never pause: they are
+// spread over the work. Tile loads alone are not foreseen by the processor.
+void score_few(const AmxTiles& tiles, const CodedQueries& q, int64_t begin, int64_t end,
+               const uint8_t* page, const uint8_t* next, float* out) {
+  const auto* scales = reinterpret_cast<const float*>(page + ref::index_scales_at(q.I));
+  HWY_ALIGN int32_t dots[16 * kBlock];
+  Asker ask(next, q.I);  // for three quarters of the page beside the products
+  tiles.multiply_16x64(reinterpret_cast<const int8_t*>(q.codes), page, q.I,
+                       [&]() HWY_ATTR { ask.lines(24); });
+  tiles.store_16x64(dots);
+  const int64_t rows = (end - begin) * q.J;
+  const auto rest = static_cast<int>((q.I / 4 + 4 + rows - 1) / rows);
+  for (int64_t t = begin; t < end; ++t, out += kBlock)
+    add_token(q, t, dots + t * q.J * kBlock, scales, &ask, rest, out);
+}
+
+// Sixteen rows and 64 keys at a time on the matrix unit, which works on the next tokens while this
+// thread adds the heads of the last ones.
+constexpr int64_t kMaxHeads = 64;
+
+void score_many(const AmxTiles& tiles, const CodedQueries& q, int64_t begin, int64_t end,
+                const uint8_t* page, const uint8_t* next, float* out) {
   const auto* scales = reinterpret_cast<const float*>(page + ref::index_scales_at(q.I));
   const auto* codes = reinterpret_cast<const int8_t*>(q.codes);
   HWY_ALIGN int32_t dots[(kMaxHeads + 15) * kBlock];
   const int64_t together = std::max<int64_t>(1, 16 / q.J);  // tokens
-  const int64_t bytes = ref::index_scales_at(q.I) + kBlock * 4;
-  const int64_t asked = (bytes / 64 + end - begin - 1) / (end - begin) * 64;  // for each token
-  const AmxTiles tiles;
-  const auto multiply = [&](int64_t row) { tiles.multiply_16x64(codes + row * q.I, page, q.I); };
+  const int64_t asked =
+      (Asker::size(q.I) / 64 + end - begin - 1) / (end - begin);  // for each token
+  Asker ask(next, q.I);
+  const auto multiply = [&](int64_t row) {
+    tiles.multiply_16x64(codes + row * q.I, page, q.I, [] {});
+  };
   multiply(begin * q.J);
   for (int64_t t = begin; t < end; t += together) {
     const int64_t rows = std::min(together, end - t) * q.J;
@@ -294,12 +341,22 @@ void score_amx(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t*
     }
     const int32_t* from = dots;
     for (int64_t n = t; n < std::min(end, t + together); ++n, from += q.J * kBlock) {
-      const int64_t at = (n - begin) * asked;
-      for (int64_t b = at; next && b < std::min(bytes, at + asked); b += 64)
-        hwy::Prefetch(next + b);
-      add_token(q, n, from, scales, out + (n - begin) * kBlock);
+      ask.lines(static_cast<int>(asked));
+      add_token(q, n, from, scales, &ask, 0, out + (n - begin) * kBlock);
     }
   }
+}
+
+// On the matrix unit, but for widths that tiles do not take.
+void score_amx(const CodedQueries& q, int64_t tokens, PageWalk* pages, float* out) {
+  if (q.I % 64 != 0 || q.J > kMaxHeads) return score<Dot::kVnni>(q, tokens, pages, out);
+  const int64_t rows = tokens * q.J;
+  AmxShapes shapes;
+  std::fill_n(shapes.rows, 5, static_cast<uint8_t>(std::min<int64_t>(16, rows)));
+  const AmxTiles tiles(shapes);  // once for all, as no request passes a change of shapes
+  for_pages(pages, out, [&](int64_t begin, const uint8_t* page, const uint8_t* next) HWY_ATTR {
+    (rows <= 16 ? score_few : score_many)(tiles, q, begin, tokens, page, next, out);
+  });
 }
 #endif
 

@@ -18,15 +18,27 @@ struct CodedQueries {
   int64_t J = 0, I = 0;
 };
 
+// The pages that a tile of tokens meets one after the other, and what becomes of their scores.
+class PageWalk {
+ public:
+  struct Page {
+    const uint8_t* keys = nullptr;  // null behind the last page
+    int64_t pos = 0;                // of its first key
+    int64_t first = 0;              // the first token that sees any of its keys
+  };
+  virtual ~PageWalk() = default;
+  virtual Page next() = 0;  // called while the page before is still to be scored
+  virtual void take(const Page& page, const float* scores) = 0;  // [token - first][64]
+};
+
 // Of one way to compute.
 struct IndexCodes {
   int64_t (*query_bytes)(int64_t I);
   // Row `row` of q from the I numbers at x, which are rotated in place; room for 15 more.
   void (*code_query)(float* x, float weight, int64_t row, const CodedQueries& q);
-  // out[token - begin][64] = scores of tokens [begin, end) against a page. Rows behind the last
-  // token's, up to 15, are readable. `next`, a page to ask for early, or null.
-  void (*score)(const CodedQueries& q, int64_t begin, int64_t end, const uint8_t* page,
-                const uint8_t* next, float* out);
+  // Scores of the first `tokens` tokens for all pages; out [tokens][64] is scratch. Rows of q
+  // behind the last token's, up to 15, are readable.
+  void (*score)(const CodedQueries& q, int64_t tokens, PageWalk* pages, float* out);
   // Codes of a row [I] as in code_query; returns the scale.
   float (*code_row)(float* x, int64_t I, int8_t* codes);
 };

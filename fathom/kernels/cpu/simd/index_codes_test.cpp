@@ -24,6 +24,27 @@ Tensor scores_of(const Kernels& kernels, TestExec& t, const Problem& x, const Te
   return out;
 }
 
+// All tokens see the first page, the last one alone sees the second.
+class TwoPages final : public simd::PageWalk {
+ public:
+  TwoPages(const CodedPages& pages, int64_t tokens) : pages_(pages), tokens_(tokens) {}
+  Page next() override {
+    const int64_t n = given_++;
+    if (n == 2) return {};
+    return {static_cast<const uint8_t*>(pages_.page[static_cast<size_t>(n)]), n * kPageTokens,
+            n == 0 ? 0 : tokens_ - 1};
+  }
+  void take(const Page& page, const float* of_page) override {
+    CHECK(page.pos == (given_ - 2) * kPageTokens);  // one page ahead
+    scores.insert(scores.end(), of_page, of_page + (tokens_ - page.first) * kPageTokens);
+  }
+  std::vector<float> scores;
+
+ private:
+  const CodedPages& pages_;
+  int64_t tokens_, given_ = 0;
+};
+
 }  // namespace
 
 TEST_CASE("coded index keys have the reference's bytes on every instruction set, in any pieces") {
@@ -79,31 +100,30 @@ TEST_CASE("every way of computing scores of codes gives the same bits") {
       CAPTURE(J);
       constexpr int64_t kTokens = 5;
       TestExec t;
-      const Problem x(t, kTokens, kPageTokens, J, I);
+      const Problem x(t, kTokens, 2 * kPageTokens, J, I);
       const CodedPages pages(cpu_simd(), t, x.k);
-      const auto scores = [&](const simd::IndexCodes& codes, int64_t begin) {
-        std::vector<std::byte> q(static_cast<size_t>((kTokens * J + 16) * codes.query_bytes(I)));
-        std::vector<int32_t> shift(kTokens * static_cast<size_t>(J));
+      const auto scores = [&](const simd::IndexCodes& codes, int64_t tokens) {
+        std::vector<std::byte> q(static_cast<size_t>((tokens * J + 16) * codes.query_bytes(I)));
+        std::vector<int32_t> shift(static_cast<size_t>(tokens * J));
         std::vector<float> weight(shift.size()), row(static_cast<size_t>(I) + 15);
-        std::vector<float> out(kTokens * kPageTokens, 0.0f);
+        std::vector<float> page(static_cast<size_t>(tokens) * kPageTokens, 0.0f);
         const simd::CodedQueries coded{q.data(), shift.data(), weight.data(), J, I};
-        for (int64_t r = 0; r < kTokens * J; ++r) {
+        for (int64_t r = 0; r < tokens * J; ++r) {
           std::copy_n(x.q.as<float>() + r * I, I, row.data());
           codes.code_query(row.data(), x.w.as<float>()[r], r, coded);
         }
-        codes.score(coded, begin, kTokens, static_cast<const uint8_t*>(pages.page[0]), nullptr,
-                    out.data() + begin * kPageTokens);
-        return out;
+        TwoPages walk(pages, tokens);
+        codes.score(coded, tokens, &walk, page.data());
+        return walk.scores;
       };
-      const std::vector<float> want = scores(*simd::index_codes_tables().back(), 0);
-      testing::for_each_target([&] {
-        for (const simd::IndexCodes* codes : simd::index_codes_tables()) {
-          CHECK(scores(*codes, 0) == want);
-          const std::vector<float> last = scores(*codes, 4);  // one token alone
-          CHECK(std::equal(last.begin() + 4 * kPageTokens, last.end(),
-                           want.begin() + 4 * kPageTokens));
-        }
-      });
+      for (const int64_t tokens : {1, 2, 5}) {
+        const std::vector<float> want = scores(*simd::index_codes_tables().back(), tokens);
+        REQUIRE(want.size() == static_cast<size_t>(tokens + 1) * kPageTokens);
+        testing::for_each_target([&] {
+          for (const simd::IndexCodes* codes : simd::index_codes_tables())
+            CHECK(scores(*codes, tokens) == want);
+        });
+      }
     }
 }
 

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "fathom/kernels/cpu/ref/attention_rows.h"
 #include "fathom/kernels/cpu/ref/ref.h"
@@ -138,9 +139,11 @@ class Scorer {
     w.few.init(s, J_, I_);
     return w;
   }
-  void load_queries(const QueryTile& tile, Work* w) const {
+  // Asks for keys from `begin` on meanwhile, as coding queries leaves the memory idle.
+  void load_queries(const QueryTile& tile, int64_t begin, Work* w) const {
     for (int64_t i = 0; i < tile.count; ++i)
       for (int64_t j = 0; j < J_; ++j) {
+        if (coded_ && i == 0) ask_half_page(tile, begin, j);
         const float* row = row_ptr(q_, tile.first + i, j);
         std::copy_n(row, I_, w->q + (coded_ ? 0 : (i * J_ + j) * I_));
         if (coded_) codes_.code_query(w->q, row_ptr(w_, tile.first + i)[j], i * J_ + j, w->coded);
@@ -148,11 +151,33 @@ class Scorer {
     if (coded_) return;
     if (tile.count == 1) w->few.set_queries(tiles_, w->q, J_, I_);
   }
-  // f(i, scores[64], n) for every token i of the tile that sees keys of the block at `from`. The
-  // block at `next` will follow, if there is one.
+  // Goes through blocks of 64 keys: next() is the position of one, -1 behind the last, and is
+  // called one block ahead. f(i, scores[64], from, n) for every token i of the tile and block of n
+  // keys from `from` on that it sees any of.
+  template <class Next, class F>
+  void score(const QueryTile& tile, Work* w, Next next, F f) const {
+    if (coded_) {
+      CodedWalk walk(*this, tile, next, f);
+      return codes_.score(w->coded, tile.count, &walk, w->dots);
+    }
+    for (int64_t from = next(); from >= 0; from = next()) score_rows(tile, from, w, f);
+  }
+
+ private:
+  const void* page(int64_t seq, int64_t from) const {
+    return keys_.page[keys_.first_page[seq] + from / kPageTokens];
+  }
+
+  // Number `half` of the halves of coded pages from `begin` on.
+  void ask_half_page(const QueryTile& tile, int64_t begin, int64_t half) const {
+    const int64_t from = begin + half / 2 * kBlock, bytes = kPageTokens * keys_.stride / 2;
+    if (from >= tile.pos + tile.count) return;
+    const auto* p = static_cast<const char*>(page(tile.seq, from)) + half % 2 * bytes;
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(p + at, 0, 2);
+  }
+
   template <class F>
-  void score(const QueryTile& tile, int64_t from, int64_t next, Work* w, F f) const {
-    if (coded_) return score_codes(tile, from, next, w, f);
+  void score_rows(const QueryTile& tile, int64_t from, Work* w, F f) const {
     const int64_t keys = tile.pos + tile.count, n = std::min(kBlock, keys - from);
     load_block(tile.seq, from, n, tile.count == 1, &w->block);
     const int64_t skipped = std::max<int64_t>(0, from - tile.pos), begin = skipped * J_;
@@ -167,24 +192,32 @@ class Scorer {
     for (int64_t i = skipped; i < tile.count; ++i) {
       alignas(64) float scores[kBlock];
       vec_.relu_combine(w->dots + i * J_ * kBlock, J_, row_ptr(w_, tile.first + i), scores);
-      f(i, scores, std::min(kBlock, tile.pos + i + 1 - from));
+      f(i, scores, from, std::min(kBlock, tile.pos + i + 1 - from));
     }
   }
 
- private:
-  const void* page(int64_t seq, int64_t from) const {
-    return keys_.page[keys_.first_page[seq] + from / kPageTokens];
-  }
+  template <class Next, class F>
+  class CodedWalk final : public PageWalk {
+   public:
+    CodedWalk(const Scorer& scorer, const QueryTile& tile, const Next& next, const F& f)
+        : scorer_(scorer), tile_(tile), next_(next), f_(f) {}
+    Page next() override {
+      const int64_t from = next_();
+      if (from < 0) return {};
+      return {static_cast<const uint8_t*>(scorer_.page(tile_.seq, from)), from,
+              std::max<int64_t>(0, from - tile_.pos)};
+    }
+    void take(const Page& page, const float* scores) override {
+      for (int64_t i = page.first; i < tile_.count; ++i, scores += kBlock)
+        f_(i, scores, page.pos, std::min(kBlock, tile_.pos + i + 1 - page.pos));
+    }
 
-  template <class F>
-  void score_codes(const QueryTile& tile, int64_t from, int64_t next, Work* w, F f) const {
-    const int64_t skipped = std::max<int64_t>(0, from - tile.pos);
-    const void* ahead = next < tile.pos + tile.count ? page(tile.seq, next) : nullptr;
-    codes_.score(w->coded, skipped, tile.count, static_cast<const uint8_t*>(page(tile.seq, from)),
-                 static_cast<const uint8_t*>(ahead), w->dots);
-    for (int64_t i = skipped; i < tile.count; ++i)
-      f(i, w->dots + (i - skipped) * kBlock, std::min(kBlock, tile.pos + i + 1 - from));
-  }
+   private:
+    const Scorer& scorer_;
+    const QueryTile& tile_;
+    const Next& next_;
+    const F& f_;
+  };
 
   void load_block(int64_t seq, int64_t from, int64_t n, bool few, KeyBlock* block) const {
     const void* first = page(seq, from);
@@ -267,18 +300,17 @@ class Selector {
     Scorer::Work w = scorer_.layout(&s, max_tokens_);
     auto* rows = s.take<Candidates>(max_tokens_);
     for (int64_t i = 0; i < max_tokens_; ++i) rows[i].init(&s, topk_);
-    scorer_.load_queries(tile, &w);
     const auto take = [&] { return shared_[index].taken.fetch_add(part_keys_); };
-    for (int64_t begin = take(); begin < keys;) {
-      const int64_t end = std::min(keys, begin + part_keys_), after = take();
-      for (int64_t from = begin; from < end; from += kBlock) {
-        const int64_t next = from + kBlock < end ? from + kBlock : after;
-        scorer_.score(tile, from, next, &w, [&](int64_t i, const float* scores, int64_t n) {
-          rows[i].add_block(vec_, scores, from, n);
-        });
-      }
-      begin = after;
-    }
+    int64_t at = take(), end = at + part_keys_;
+    const auto next = [&]() -> int64_t {
+      if (at == end) at = take(), end = at + part_keys_;
+      if (at >= keys) return -1;
+      return std::exchange(at, at + kBlock);
+    };
+    scorer_.load_queries(tile, at, &w);
+    scorer_.score(tile, &w, next, [&](int64_t i, const float* scores, int64_t from, int64_t n) {
+      rows[i].add_block(vec_, scores, from, n);
+    });
     for (int64_t i = 0; i < tile.count; ++i) rows[i].cut(vec_, topk_);
     if (shares_ > 1 && !join(index, share, rows)) return;
     for (int64_t i = 0; i < tile.count; ++i) write(tile, i, rows[i]);
@@ -367,14 +399,17 @@ void index_scores(const Exec& exec, const IndexScores& a) {
              tile.pos + tile.count, a.scores.dim[1]);
     Scratch s = scratch.of(thread);
     Scorer::Work w = scorer.layout(&s, scorer.tile_tokens());
-    scorer.load_queries(tile, &w);
+    scorer.load_queries(tile, 0, &w);
     for (int64_t i = 0; i < tile.count; ++i)
       std::fill_n(out_ptr(a.scores, tile.first + i), a.scores.dim[1], 0.0f);
-    for (int64_t from = 0; from < tile.pos + tile.count; from += kBlock)
-      scorer.score(tile, from, from + kBlock, &w,
-                   [&](int64_t i, const float* scores, int64_t keys) {
-                     std::copy_n(scores, keys, out_ptr(a.scores, tile.first + i) + from);
-                   });
+    int64_t at = 0;
+    const auto next = [&]() -> int64_t {
+      if (at >= tile.pos + tile.count) return -1;
+      return std::exchange(at, at + kBlock);
+    };
+    scorer.score(tile, &w, next, [&](int64_t i, const float* scores, int64_t from, int64_t size) {
+      std::copy_n(scores, size, out_ptr(a.scores, tile.first + i) + from);
+    });
   });
 }
 
