@@ -12,6 +12,7 @@
 // (attention_bf16.h): their bits depend on whether the machine has one.
 // Chunks exist so that a single decoded token can use all threads.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -65,6 +66,7 @@ class Forward {
       const QueryTile tile = queries_.tile[queries_.size - 1 - i];  // the long ones first
       TileWork w(scratch.of(thread), d_, max_tokens_ * d_.H);
       load_queries(tile, &w);
+      ask_first(tile, 0, &w);
       const int64_t keys = num_keys(tile, tile.count - 1);
       if (keys <= kChunk) {
         run_chunk(tile, 0, &w, w.chunk);
@@ -72,7 +74,9 @@ class Forward {
       }
       w.total.clear(tile.count * d_.H);
       for (int64_t base = 0; base < keys; base += kChunk) {
+        announce(tile, base + kChunk, &w);
         run_chunk(tile, base, &w, w.chunk);
+        std::swap(w.key, w.later);
         merge(tile, w.total, w.chunk);
       }
       finish(tile, w.total);
@@ -129,14 +133,22 @@ class Forward {
       out.init(&s, rows, d_.z_ld);
       return out;
     };
-    std::vector<int64_t> loaded(static_cast<size_t>(exec_.pool->size()), -1);  // tile of a thread
-    exec_.pool->parallel_for(chunks * queries_.size, 1, [&](int64_t n, int64_t, int thread) {
-      const QueryTile& tile = queries_.tile[n / chunks];
+    // A thread claims its next chunk before it computes one, so that it can ask for the next rows.
+    const int64_t tasks = chunks * queries_.size;
+    const auto tile_of = [&](int64_t n) -> const QueryTile& { return queries_.tile[n / chunks]; };
+    std::atomic<int64_t> claimed{0};
+    exec_.pool->parallel_for(exec_.pool->size(), 1, [&](int64_t, int64_t, int thread) {
+      int64_t now = claimed.fetch_add(1), loaded = -1;
       TileWork w(scratch.of(thread), d_, rows);
-      int64_t& last = loaded[static_cast<size_t>(thread)];
-      if (!on_unit(tile) || last != n / chunks) load_queries(tile, &w);
-      last = n / chunks;
-      run_chunk(tile, n % chunks * kChunk, &w, state(n));
+      for (int64_t later; now < tasks; now = later) {
+        if (loaded != now / chunks) load_queries(tile_of(now), &w);
+        if (loaded < 0) ask_first(tile_of(now), now % chunks * kChunk, &w);
+        loaded = now / chunks;
+        later = claimed.fetch_add(1);
+        if (later < tasks) announce(tile_of(later), later % chunks * kChunk, &w);
+        run_chunk(tile_of(now), now % chunks * kChunk, &w, state(now));
+        std::swap(w.key, w.later);
+      }
     });
     exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int) {
       const SoftmaxState first = state(i * chunks);
@@ -182,7 +194,7 @@ class Forward {
     if (keys <= base) return;
     if (d_.coded) return run_coded(tile, base, keys, w, state);
     if (on_unit(tile)) return run_half(tile, base, keys, w, state);
-    if (tile.count == 1 && in_place_) return run_few(tile, base, keys, w, state);
+    if (tile.count == 1 && in_place_) return run_few(base, keys, w, state);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       const int64_t begin = mask_rows(tile, from, keys, w->mask);
@@ -220,9 +232,22 @@ class Forward {
     return begin;
   }
 
-  void find_keys(const QueryTile& tile, int64_t base, int64_t keys, const void** key) const {
+  // Finds the keys of the chunk at `base`, which follows the one in use.
+  void announce(const QueryTile& tile, int64_t base, TileWork* w) const {
+    if (!d_.coded && !on_unit(tile) && !(tile.count == 1 && in_place_)) return;
+    const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
     const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
-    for (int64_t n = base; n < keys; ++n) *key++ = key_at(tile.seq, sel ? sel[n] : n);
+    for (int64_t n = base; n < keys; ++n) w->later[n - base] = key_at(tile.seq, sel ? sel[n] : n);
+    w->feed.then(w->later, std::max<int64_t>(keys - base, 0));
+  }
+  // The same of a thread's first chunk; asks for half of its first block at once.
+  void ask_first(const QueryTile& tile, int64_t base, TileWork* w) const {
+    const int64_t bytes =
+        d_.coded ? coded_row_bytes(d_.C, d_.R) : d_.width * dtype_bytes(a_.keys.dtype);
+    w->feed.start(bytes);
+    announce(tile, base, w);
+    w->feed.ask(kBlock / 2 * ((bytes + 63) / 64));
+    std::swap(w->key, w->later);
   }
 
   // The same as run_chunk, keys base .. keys - 1, on the matrix unit.
@@ -230,7 +255,6 @@ class Forward {
                 const SoftmaxState& state) const {
     const int64_t rows = tile.count * d_.H, blocks = (keys - base + kBlock - 1) / kBlock;
     const int64_t ld = rows * kBlock;  // of a block's scores
-    find_keys(tile, base, keys, w->key);
     HalfKeys k = w->half.keys;
     k.key = w->key;
     k.size = keys - base;
@@ -274,18 +298,17 @@ class Forward {
   void run_coded(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
                  const SoftmaxState& state) const {
     const int64_t rows = tile.count * d_.H;
-    find_keys(tile, base, keys, w->key);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       const int64_t begin = mask_rows(tile, from, keys, w->mask);
       const void* const* key = w->key + (from - base);
-      codes_.load_keys(key, n, d_.C, &w->coded.keys);
+      codes_.load_keys(key, n, d_.C, &w->feed, &w->coded.keys);
       score_rotary(tile, key, n, begin, w);
       const int64_t first = begin / kCodedRows;
       for (int64_t g = first; g < CodedTile::groups(rows); ++g)
         codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
                      w->coded.scales + g * kCodedRows * CodedTile::spans(d_.C), w->coded.keys,
-                     w->s + g * kCodedRows * kBlock);
+                     &w->feed, w->s + g * kCodedRows * kBlock);
       softmax_rows(begin, rows, 0, w, w->alpha, state);
       if (from > base)
         vec_.scale_rows(state.z + begin * d_.z_ld, d_.z_ld, d_.z_ld, rows - begin,
@@ -293,7 +316,7 @@ class Forward {
       for (int64_t g = first; g < CodedTile::groups(rows); ++g) {
         const int64_t r = g * kCodedRows;
         codes_.weigh(w->s + r * kBlock, std::max<int64_t>(begin - r, 0),
-                     std::min(kCodedRows, rows - r), w->coded.keys, from == base,
+                     std::min(kCodedRows, rows - r), w->coded.keys, from == base, &w->feed,
                      state.z + r * d_.z_ld, d_.z_ld);
       }
     }
@@ -306,7 +329,7 @@ class Forward {
     for (int64_t i = 0; i < n; ++i)
       rotary[i] = static_cast<const char*>(key[i]) + coded_rest_at(d_.C);
     if (tile.count == 1 && in_place_)
-      return few_.score(w->packed + d_.C * 16, d_.H, d_.R, rotary, DType::kBF16, n, n, w->s);
+      return few_.score(w->packed + d_.C * 16, d_.H, d_.R, rotary, DType::kBF16, n, &w->feed, w->s);
     vec_.gather_bf16(rotary, n, d_.R, w->block.copy, w->block.copy_ld());
     w->block.pack_copy(tiles_, n);
     score_block(tiles_, w->q + d_.C, d_.width, d_.R, w->block.panels, 16 * d_.R, w->mask, begin,
@@ -314,18 +337,16 @@ class Forward {
   }
 
   // The same of one token, keys base .. keys - 1, without copies of them.
-  void run_few(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
-               const SoftmaxState& state) const {
-    find_keys(tile, base, keys, w->key);
+  void run_few(int64_t base, int64_t keys, TileWork* w, const SoftmaxState& state) const {
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       const void* const* key = w->key + (from - base);
-      few_.score(w->packed, d_.H, d_.width, key, a_.keys.dtype, n, keys - from, w->s);
+      few_.score(w->packed, d_.H, d_.width, key, a_.keys.dtype, n, &w->feed, w->s);
       std::fill_n(w->mask, d_.H, low_bits(n));
       vec_.softmax_block(w->s, w->mask, d_.H, static_cast<float>(a_.scale), state.max, state.sum,
                          w->alpha);
       if (from > base) vec_.scale_rows(state.z, d_.z_ld, d_.z_ld, d_.H, w->alpha);
-      few_.weigh(w->s, d_.H, key, a_.keys.dtype, n, d_.C, from == base, state.z, d_.z_ld);
+      few_.weigh(w->s, d_.H, key, a_.keys.dtype, n, d_.C, from == base, &w->feed, state.z, d_.z_ld);
     }
   }
 

@@ -113,10 +113,11 @@ HWY_INLINE float code_weights(const float* p, const float* scales, int16_t* code
 
 // ---- keys ---------------------------------------------------------------------------------------
 
-void load_keys(const void* const* key, int64_t n, int64_t C, CodedKeys* keys) {
+void load_keys(const void* const* key, int64_t n, int64_t C, KeyFeed* feed, CodedKeys* keys) {
   const auto size = static_cast<size_t>(C);
   const int64_t spans = keys->cols / kCodedSpan;
   for (int64_t r = 0; r < n; ++r) {
+    feed->ask(2);
     const auto* row = static_cast<const char*>(key[r]);
     int8_t* to = keys->codes + r * keys->cols;
     std::memcpy(to, row, size);
@@ -167,12 +168,14 @@ HWY_INLINE int32_t dot_span(const int16_t* a, const int16_t* b) {
   return hn::GetLane(hn::SumOfLanes(DI16(), sum));
 }
 
-void score(const std::byte* codes, const float* scales, const CodedKeys& keys, float* s) {
+void score(const std::byte* codes, const float* scales, const CodedKeys& keys, KeyFeed* feed,
+           float* s) {
   const auto* q = reinterpret_cast<const int16_t*>(codes);
   const hn::Rebind<int8_t, D16> d8;
   const hn::Rebind<int16_t, D16> d16;
   HWY_ALIGN int16_t wide[kCodedSpan];
   for (int64_t k = 0; k < kBlock; ++k) {
+    feed->ask(4);
     float sum[kCodedRows] = {};
     for (int64_t at = 0; at < keys.cols; at += kCodedSpan) {
       const int8_t* key = keys.codes + k * keys.cols + at;
@@ -215,8 +218,8 @@ HWY_INLINE void add_sums(VI sums, float scale, bool first, float* z) {
   hn::StoreU(fused_vec(hn::ConvertTo(D16(), sums), hn::Set(D16(), scale), before), D16(), z);
 }
 
-void weigh(const float* p, int64_t begin, int64_t rows, const CodedKeys& keys, bool first, float* z,
-           int64_t ld) {
+void weigh(const float* p, int64_t begin, int64_t rows, const CodedKeys& keys, bool first,
+           KeyFeed* feed, float* z, int64_t ld) {
   HWY_ALIGN int16_t weights[kCodedRows * kBlock] = {};
   float scale[kCodedRows] = {};
   for (int64_t at = 0; at < keys.cols; at += kCodedSpan) {
@@ -226,6 +229,7 @@ void weigh(const float* p, int64_t begin, int64_t rows, const CodedKeys& keys, b
     for (int64_t c = at; c < at + kCodedSpan; c += kLanesOf16) {
       VI sums[kCodedRows];
       for (VI& v : sums) v = hn::Zero(DI16());
+      feed->ask(8);
       for (int64_t k = 0; k < kBlock; k += 2) {
         const int8_t* row = keys.codes + k * keys.cols + c;
         add_two(row, row + keys.cols, weights + k, sums);
@@ -275,10 +279,11 @@ void code_queries_amx(const float* q, int64_t ld, int64_t rows, int64_t C, std::
 
 // Besides the rows, quads [cols / 64][4][16][64]: line (j, k) of a span of 64 columns holds the
 // columns 16 i + 4 j + (0 .. 3), i = 0 .. 3, of keys 4 k .. 4 k + 3, four keys side by side.
-void load_keys_amx(const void* const* key, int64_t n, int64_t C, CodedKeys* keys) {
-  load_keys(key, n, C, keys);
+void load_keys_amx(const void* const* key, int64_t n, int64_t C, KeyFeed* feed, CodedKeys* keys) {
+  load_keys(key, n, C, feed, keys);
   for (int64_t c = 0; c < keys->cols; c += 64)
     for (int64_t k = 0; k < kBlock; k += 4) {
+      feed->ask(1);
       const int8_t* row = keys->codes + k * keys->cols + c;
       const auto load = [&](int64_t r)
                             HWY_ATTR { return _mm512_loadu_si512(row + r * keys->cols); };
@@ -318,7 +323,8 @@ HWY_INLINE void add_turned(const float* sums, float* s) {
     _mm512_storeu_ps(s + r * kBlock, _mm512_add_ps(_mm512_loadu_ps(s + r * kBlock), x[r]));
 }
 
-void score_amx(const std::byte* codes, const float* scales, const CodedKeys& keys, float* s) {
+void score_amx(const std::byte* codes, const float* scales, const CodedKeys& keys, KeyFeed* feed,
+               float* s) {
   HWY_ALIGN int32_t dots[kBlock * 16];
   HWY_ALIGN float sums[kBlock * kCodedRows];
   const AmxTiles tiles;
@@ -328,6 +334,7 @@ void score_amx(const std::byte* codes, const float* scales, const CodedKeys& key
     const float* key_scale = keys.scales + at / kCodedSpan * kBlock;
     const __m256 scale = _mm256_loadu_ps(scales + at / kCodedSpan * kCodedRows);
     for (int64_t k = 0; k < kBlock; ++k) {
+      if (k % 4 != 0) feed->ask(1);
       float* sum = sums + k * kCodedRows;
       const __m256 before = at == 0 ? _mm256_setzero_ps() : _mm256_load_ps(sum);
       const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(key_scale[k]));
@@ -338,7 +345,7 @@ void score_amx(const std::byte* codes, const float* scales, const CodedKeys& key
 }
 
 void weigh_amx(const float* p, int64_t begin, int64_t rows, const CodedKeys& keys, bool first,
-               float* z, int64_t ld) {
+               KeyFeed* feed, float* z, int64_t ld) {
   HWY_ALIGN int16_t codes[kBlock];
   HWY_ALIGN int8_t weights[16 * kBlock] = {};
   HWY_ALIGN int32_t dots[16 * kBlock];
@@ -346,12 +353,14 @@ void weigh_amx(const float* p, int64_t begin, int64_t rows, const CodedKeys& key
   const AmxTiles tiles;
   for (int64_t c = 0; c < keys.cols; c += kBlock) {
     for (int64_t r = begin; r < rows && c % kCodedSpan == 0; ++r) {
+      feed->ask(3);
       scale[r] = code_weights(p + r * kBlock, keys.scales + c / kCodedSpan * kBlock, codes);
       split_bytes(codes, kBlock, weights + r * kBlock, weights + (kCodedRows + r) * kBlock);
     }
     tiles.multiply_16x64_one(weights, keys.quads + c * kBlock);
     tiles.store_16x64(dots);
     for (int64_t r = begin; r < rows; ++r) {
+      feed->ask(2);
       for (int64_t i = 0; i < kBlock; i += 16) {
         const VI upper = hn::Load(DI16(), dots + r * kBlock + i);
         const VI lower = hn::Load(DI16(), dots + (kCodedRows + r) * kBlock + i);

@@ -34,14 +34,16 @@ struct AttentionCodes {
   // codes and scales [cols / 128][8] of up to 8 rows q[row * ld]
   void (*code_queries)(const float* q, int64_t ld, int64_t rows, int64_t C, std::byte* codes,
                        float* scales);
-  // Rows of codes with C of them, in any place.
-  void (*load_keys)(const void* const* key, int64_t n, int64_t C, CodedKeys* keys);
+  // Rows of codes with C of them, in any place. What follows asks for rows of later keys while it
+  // computes.
+  void (*load_keys)(const void* const* key, int64_t n, int64_t C, KeyFeed* feed, CodedKeys* keys);
   // s[8][64] += the latents' part of the scores
-  void (*score)(const std::byte* codes, const float* scales, const CodedKeys& keys, float* s);
+  void (*score)(const std::byte* codes, const float* scales, const CodedKeys& keys, KeyFeed* feed,
+                float* s);
   // z[row][cols] (first: =, else +=) sum over keys of p[row][64] * latent, `rows` rows of a group
   // from row `begin` on. Columns stand in an order of their own until in_order(a row's).
   void (*weigh)(const float* p, int64_t begin, int64_t rows, const CodedKeys& keys, bool first,
-                float* z, int64_t ld);
+                KeyFeed* feed, float* z, int64_t ld);
   void (*in_order)(float* z, int64_t cols);
 };
 

@@ -106,13 +106,14 @@ TEST_CASE("coded latents: every way to multiply them gives the same bits") {
           auto* first_line = static_cast<int8_t*>(lines.view.data);
           simd::CodedKeys keys{first_line, first_line + simd::kBlock * cols, key_scales.as<float>(),
                                cols};
+          simd::KeyFeed feed;  // empty
           way->code_queries(q.as<float>(), C, simd::kCodedRows, C, bytes, scales.as<float>());
-          way->load_keys(key.data(), n, C, &keys);
+          way->load_keys(key.data(), n, C, &feed, &keys);
           std::vector<float> out(static_cast<size_t>(simd::kCodedRows * (simd::kBlock + cols)));
           float *s = out.data(), *z = s + simd::kCodedRows * simd::kBlock;
-          way->score(bytes, scales.as<float>(), keys, s);
+          way->score(bytes, scales.as<float>(), keys, &feed, s);
           for (const bool first : {true, false})
-            way->weigh(p.as<float>(), 1, simd::kCodedRows, keys, first, z, cols);
+            way->weigh(p.as<float>(), 1, simd::kCodedRows, keys, first, &feed, z, cols);
           for (int64_t r = 1; r < simd::kCodedRows; ++r) way->in_order(z + r * cols, cols);
           if (want.empty()) want = out;
           CHECK(out == want);

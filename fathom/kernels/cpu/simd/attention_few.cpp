@@ -8,7 +8,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fathom/kernels/cpu/simd/attention_few.cpp"
-#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -24,15 +23,6 @@ using V = hn::Vec<D16>;
 using U32 = hn::RebindToUnsigned<D16>;
 
 constexpr int kRowsMost = kLanesOf16 == 16 ? 8 : 4;  // heads whose sums stay in registers
-
-// For the second-level cache, whose misses more of wait at once.
-HWY_INLINE void ask(const void* p) {
-#if defined(__GNUC__)
-  __builtin_prefetch(p, 0, 2);
-#else
-  hwy::Prefetch(p);
-#endif
-}
 
 // Lines d of `to` = the 32-bit pieces d of kLanesOf16 rows' next 16 bytes, d = 0 .. 3.
 HWY_INLINE void turn(const char* const* row, int64_t at, uint32_t* to) {
@@ -70,17 +60,17 @@ HWY_INLINE void turn(const char* const* row, int64_t at, uint32_t* to) {
 // turned while those before them are multiplied.
 template <class T, int kRows, int kPanels>
 void score_heads(const float* packed, int64_t width, const void* const* key, int64_t n,
-                 int64_t known, float* s) {
+                 KeyFeed* feed, float* s) {
   constexpr int kPer = 4 / sizeof(T), kChunk = 16 * kPer;  // numbers of a row in a line, in 16
   constexpr int kKeys = kPanels * kLanesOf16;
-  constexpr int kPieces = 4 * kPanels, kLines = 16 / kPieces, kAsked = kKeys / kPieces;
+  constexpr int kPieces = 4 * kPanels, kLines = 16 / kPieces;
+  constexpr int kAsked =
+      HWY_MAX(kKeys / 32, 1);  // for a 16th of a line of kKeys rows: half of them
   constexpr int64_t kSize = sizeof(T);
   for (int64_t from = 0; from < n; from += kKeys) {
-    const char *row[kKeys], *next[kKeys];
-    for (int64_t i = 0; i < kKeys; ++i) {
+    const char* row[kKeys];
+    for (int64_t i = 0; i < kKeys; ++i)
       row[i] = static_cast<const char*>(key[HWY_MIN(from + i, n - 1)]);
-      next[i] = static_cast<const char*>(key[HWY_MIN(from + kKeys + i, known - 1)]);
-    }
     V sum[kRows][kPanels];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
@@ -95,10 +85,10 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
         if (k + kChunk < width)
           turn(row + i / 4 * kLanesOf16, (k + kChunk) * kSize + i % 4 * 16,
                lines[now ^ 1][i / 4] + i % 4 * 4 * kLanesOf16);
-        for (int j = i * kAsked; j < (i + 1) * kAsked; ++j) ask(next[j] + k * kSize);
 #pragma GCC unroll 4
         for (int line = 0; line < kLines; ++line) {
           const int64_t l = i * kLines + line;
+          feed->ask(kAsked);
 #pragma GCC unroll 2
           for (int half = 0; half < kPer; ++half) {
             V x[kPanels];
@@ -133,20 +123,20 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
 
 template <class T, int kRows = kRowsMost>
 void score_type(const float* packed, int64_t heads, int64_t width, const void* const* key,
-                int64_t n, int64_t known, float* s) {
+                int64_t n, KeyFeed* feed, float* s) {
   for (; heads >= kRows; heads -= kRows, packed += kRows, s += kRows * kBlock)
     if (n <= kLanesOf16)
-      score_heads<T, kRows, 1>(packed, width, key, n, known, s);
+      score_heads<T, kRows, 1>(packed, width, key, n, feed, s);
     else
-      score_heads<T, kRows, (2 * kRows > kRowsMost ? 2 : 4)>(packed, width, key, n, known, s);
+      score_heads<T, kRows, (2 * kRows > kRowsMost ? 2 : 4)>(packed, width, key, n, feed, s);
   if constexpr (kRows > 1)
-    if (heads > 0) score_type<T, kRows - 1>(packed, heads, width, key, n, known, s);
+    if (heads > 0) score_type<T, kRows - 1>(packed, heads, width, key, n, feed, s);
 }
 
 void score(const float* packed, int64_t heads, int64_t width, const void* const* key, DType dtype,
-           int64_t n, int64_t known, float* s) {
-  if (dtype == DType::kF32) return score_type<float>(packed, heads, width, key, n, known, s);
-  score_type<uint16_t>(packed, heads, width, key, n, known, s);
+           int64_t n, KeyFeed* feed, float* s) {
+  if (dtype == DType::kF32) return score_type<float>(packed, heads, width, key, n, feed, s);
+  score_type<uint16_t>(packed, heads, width, key, n, feed, s);
 }
 
 HWY_INLINE V load_numbers(const float* p) { return hn::LoadU(D16(), p); }
@@ -157,7 +147,7 @@ HWY_INLINE V load_numbers(const uint16_t* p) {
 
 template <class T, int kRows, int kVecs>
 void weigh_tile(const float* p, const void* const* key, int64_t n, int64_t col, bool first,
-                float* z, int64_t ld) {
+                KeyFeed* feed, float* z, int64_t ld) {
   V sum[kRows][kVecs];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
@@ -165,6 +155,7 @@ void weigh_tile(const float* p, const void* const* key, int64_t n, int64_t col, 
     for (int i = 0; i < kVecs; ++i)
       sum[r][i] = first ? hn::Zero(D16()) : hn::LoadU(D16(), z + r * ld + col + i * kLanesOf16);
   for (int64_t k = 0; k < n; ++k) {
+    feed->ask(1);
     const T* row = static_cast<const T*>(key[k]) + col;
     V v[kVecs];
 #pragma GCC unroll 8
@@ -187,26 +178,26 @@ constexpr int vecs_of(int rows) { return kLanesOf16 == 16 ? (rows > 5 ? 3 : 4) :
 
 template <class T, int kRows, int kVecs = vecs_of(kRows)>
 void weigh_rows(const float* p, const void* const* key, int64_t n, int64_t col, int64_t cols,
-                bool first, float* z, int64_t ld) {
+                bool first, KeyFeed* feed, float* z, int64_t ld) {
   for (; col + kVecs * kLanesOf16 <= cols; col += kVecs * kLanesOf16)
-    weigh_tile<T, kRows, kVecs>(p, key, n, col, first, z, ld);
+    weigh_tile<T, kRows, kVecs>(p, key, n, col, first, feed, z, ld);
   if constexpr (kVecs > 1)
-    if (col < cols) weigh_rows<T, kRows, kVecs - 1>(p, key, n, col, cols, first, z, ld);
+    if (col < cols) weigh_rows<T, kRows, kVecs - 1>(p, key, n, col, cols, first, feed, z, ld);
 }
 
 template <class T, int kRows = kRowsMost>
 void weigh_type(const float* p, int64_t heads, const void* const* key, int64_t n, int64_t cols,
-                bool first, float* z, int64_t ld) {
+                bool first, KeyFeed* feed, float* z, int64_t ld) {
   for (; heads >= kRows; heads -= kRows, p += kRows * kBlock, z += kRows * ld)
-    weigh_rows<T, kRows>(p, key, n, 0, cols, first, z, ld);
+    weigh_rows<T, kRows>(p, key, n, 0, cols, first, feed, z, ld);
   if constexpr (kRows > 1)
-    if (heads > 0) weigh_type<T, kRows - 1>(p, heads, key, n, cols, first, z, ld);
+    if (heads > 0) weigh_type<T, kRows - 1>(p, heads, key, n, cols, first, feed, z, ld);
 }
 
 void weigh(const float* p, int64_t heads, const void* const* key, DType dtype, int64_t n,
-           int64_t cols, bool first, float* z, int64_t ld) {
-  if (dtype == DType::kF32) return weigh_type<float>(p, heads, key, n, cols, first, z, ld);
-  weigh_type<uint16_t>(p, heads, key, n, cols, first, z, ld);
+           int64_t cols, bool first, KeyFeed* feed, float* z, int64_t ld) {
+  if (dtype == DType::kF32) return weigh_type<float>(p, heads, key, n, cols, first, feed, z, ld);
+  weigh_type<uint16_t>(p, heads, key, n, cols, first, feed, z, ld);
 }
 
 #endif  // not HWY_SCALAR

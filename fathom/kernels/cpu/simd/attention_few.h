@@ -13,13 +13,13 @@ struct AttentionFew {
   int64_t max_heads = 0;
   int64_t step = 1;  // C and the width of a row are multiples of it
   // packed [width][16]: the heads' numbers side by side.
-  // s[head][64] = q . key for the first n keys of a block, columns behind them anything. The rows
-  // key[n] .. key[known - 1] are asked for early.
+  // s[head][64] = q . key for the first n keys of a block, columns behind them anything. Like
+  // `weigh`, asks for rows of later keys while it computes.
   void (*score)(const float* packed, int64_t heads, int64_t width, const void* const* key,
-                DType dtype, int64_t n, int64_t known, float* s) = nullptr;
+                DType dtype, int64_t n, KeyFeed* feed, float* s) = nullptr;
   // z[head][cols] (first: =, else +=) sum over n keys, ascending, of p[head][64] * key
   void (*weigh)(const float* p, int64_t heads, const void* const* key, DType dtype, int64_t n,
-                int64_t cols, bool first, float* z, int64_t ld) = nullptr;
+                int64_t cols, bool first, KeyFeed* feed, float* z, int64_t ld) = nullptr;
 };
 
 // Of the instruction set that dispatch chose.

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "fathom/kernels/cpu/simd/attention_feed.h"
 #include "fathom/kernels/kernels.h"
 
 namespace fathom::simd {

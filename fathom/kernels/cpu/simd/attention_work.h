@@ -85,7 +85,8 @@ struct SoftmaxState {
 struct TileWork {
   float *q, *s, *alpha, *spread, *packed;
   uint64_t* mask;
-  const void** key;  // of a chunk
+  const void **key, **later;  // of the chunk in use and of the one that follows
+  KeyFeed feed;               // of these
   KeyBlock block;
   FewRows few;
   CodedTile coded;
@@ -99,7 +100,7 @@ struct TileWork {
     return Scratch::bytes<float>(rows * d.width) +
            Scratch::bytes<float>(score_rows(d, rows) * kBlock) +
            Scratch::bytes<float>(kHalfBlocks * rows) + Scratch::bytes<uint64_t>(rows) +
-           2 * Scratch::bytes<float>(16 * d.width) + Scratch::bytes<void*>(kChunk) +
+           2 * Scratch::bytes<float>(16 * d.width) + 2 * Scratch::bytes<void*>(kChunk) +
            KeyBlock::scratch_bytes(d.panel_width()) + FewRows::scratch_bytes(d.H, d.width) +
            (d.coded ? CodedTile::bytes(d.C, rows) : 0) + (d.half ? HalfTile::bytes(d, rows) : 0) +
            2 * SoftmaxState::bytes(rows, d.z_ld);
@@ -112,6 +113,7 @@ struct TileWork {
     spread = scratch.take<float>(16 * d.width);
     packed = scratch.take<float>(16 * d.width);
     key = scratch.take<const void*>(kChunk);
+    later = scratch.take<const void*>(kChunk);
     block.init(&scratch, d.panel_width());
     if (d.coded) coded.init(&scratch, d.C, rows);
     if (d.half) half.init(&scratch, d, rows);
