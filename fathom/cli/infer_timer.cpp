@@ -16,6 +16,8 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+constexpr int64_t kVariety = 1024;  // tokens that passes begin with, in turn
+
 int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 // Uniform with variance 1, the size that normed latents and keys have.
@@ -81,8 +83,15 @@ InferTimer::InferTimer(const Ctx& ctx, const Model& model, KeySelection selectio
       });
     }
   Rng rng(1, "bench tokens");
-  for (int64_t i = 0; i < std::max(max_rows, sequences); ++i)
+  for (int64_t i = 0; i < kVariety + std::max(max_rows, sequences); ++i)
     tokens_.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(c.vocab_size))));
+}
+
+// Which token of the list the next timed pass begins with.
+int64_t InferTimer::next_tokens(int64_t count) {
+  const int64_t first = turn_;
+  turn_ = (turn_ + count) % kVariety;
+  return first;
 }
 
 // Rows from position `first` on.
@@ -97,10 +106,10 @@ Step InferTimer::make_step(int64_t token, int64_t rows, int64_t first) {
   return step;
 }
 
-InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t depth, int64_t first, int64_t rows,
+InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t token, int64_t rows, int64_t first,
                                           bool all_logits) {
   Pass out;
-  out.hidden_TD = forward(ctx, model_, make_step(first, rows, depth + first)).hidden_TD;
+  out.hidden_TD = forward(ctx, model_, make_step(token, rows, first)).hidden_TD;
   const auto last = static_cast<int32_t>(rows - 1);
   const Value head_rows = all_logits ? out.hidden_TD : select_rows(ctx, out.hidden_TD, &last, 1);
   out.logits_TW = logits(ctx, model_, head_rows);
@@ -108,7 +117,9 @@ InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t depth, int64_t first
 }
 
 TimedPass InferTimer::run(Ctx& ctx, int64_t depth, int64_t rows, double seconds) {
-  return time_passes(seconds, [&] { forward_rows(ctx, depth, 0, rows, false); });
+  return time_passes(seconds, [&] {
+    forward_rows(ctx, next_tokens(rows), rows, depth, false);
+  });
 }
 
 TimedPass InferTimer::run_sequences(Ctx& ctx, int64_t depth, int64_t sequences, double seconds) {
@@ -116,8 +127,9 @@ TimedPass InferTimer::run_sequences(Ctx& ctx, int64_t depth, int64_t sequences, 
     Step step;
     step.selection = selection_;
     step.cache.cache = &cache_;
+    const int64_t token = next_tokens(sequences);
     for (int64_t b = 0; b < sequences; ++b) {
-      step.add_sequence({tokens_[static_cast<size_t>(b)]}, depth);
+      step.add_sequence({tokens_[static_cast<size_t>(token + b)]}, depth);
       step.cache.first_page.push_back(static_cast<int32_t>(step.cache.page.size()));
       for (int64_t p = 0; p < pages_for(depth + 1); ++p)
         step.cache.page.push_back(static_cast<int32_t>(step.cache.page.size()));
@@ -128,11 +140,12 @@ TimedPass InferTimer::run_sequences(Ctx& ctx, int64_t depth, int64_t sequences, 
 
 TimedPass InferTimer::run_with_drafts(Ctx& ctx, int64_t depth, int64_t drafts, double seconds) {
   return time_passes(seconds, [&] {
-    Value hidden_TD = forward_rows(ctx, depth, 0, 1 + drafts, true).hidden_TD;
+    const int64_t token = next_tokens(1 + drafts);
+    Value hidden_TD = forward_rows(ctx, token, 1 + drafts, depth, true).hidden_TD;
     std::vector<LayerOut> unused;
     for (int64_t i = 0; i < drafts; ++i) {
       const int64_t rows = hidden_TD->dim[0];
-      hidden_TD = mtp_forward(ctx, model_, 0, hidden_TD, make_step(0, rows, depth + i), &unused);
+      hidden_TD = mtp_forward(ctx, model_, 0, hidden_TD, make_step(token, rows, depth + i), &unused);
       const auto last = static_cast<int32_t>(rows - 1);
       hidden_TD = select_rows(ctx, hidden_TD, &last, 1);
       logits(ctx, model_, hidden_TD);
@@ -141,13 +154,13 @@ TimedPass InferTimer::run_with_drafts(Ctx& ctx, int64_t depth, int64_t drafts, d
 }
 
 bool InferTimer::same_bits(Ctx& ctx, int64_t depth, int64_t rows) {
-  const Pass whole = forward_rows(ctx, depth, 0, rows, true);
+  const Pass whole = forward_rows(ctx, 0, rows, depth, true);
   const auto same = [](const View& part, const View& all, int64_t row) {
     const auto bytes = static_cast<size_t>(part.size_bytes());
     return std::memcmp(part.data, all.at_element(row * all.last()), bytes) == 0;
   };
   for (int64_t t = 0; t < rows; ++t) {
-    const Pass one = forward_rows(ctx, depth, t, 1, true);
+    const Pass one = forward_rows(ctx, t, 1, depth + t, true);
     if (!same(one.hidden_TD.view(), whole.hidden_TD.view(), t) ||
         !same(one.logits_TW.view(), whole.logits_TW.view(), t))
       return false;

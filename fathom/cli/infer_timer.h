@@ -1,6 +1,7 @@
 // Times whole forward passes of a model on a cache that is already deep. The keys in it are random
 // numbers: what a token costs does not depend on their values, and 32K of them need not be
-// computed.
+// computed. Every timed pass takes other tokens, so that it goes through other experts and selects
+// other keys.
 #pragma once
 
 #include <cstdint>
@@ -47,12 +48,14 @@ class InferTimer {
     Value hidden_TD, logits_TW;
   };
   Step make_step(int64_t token, int64_t rows, int64_t first);
-  Pass forward_rows(Ctx& ctx, int64_t depth, int64_t first, int64_t rows, bool all_logits);
+  Pass forward_rows(Ctx& ctx, int64_t token, int64_t rows, int64_t first, bool all_logits);
+  int64_t next_tokens(int64_t count);
 
   const Model& model_;
   KeySelection selection_;
   KvCache cache_;
   std::vector<int32_t> tokens_;
+  int64_t turn_ = 0;
 };
 
 }  // namespace fathom
