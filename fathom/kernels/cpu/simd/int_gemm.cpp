@@ -1,7 +1,7 @@
 // Drivers of the products with quantised weights: code the rows of A once, cut every C into tasks
 // of whole tiles, run the tasks of all products of a call in one parallel region.
 #include <algorithm>
-#include <atomic>
+#include <bit>
 #include <memory>
 #include <new>
 #include <vector>
@@ -15,7 +15,10 @@ namespace {
 
 // Below this many multiply-adds a fork-join costs more than it saves.
 constexpr int64_t kSerialWork = 48 * 1024;
-constexpr int64_t kLeastTask = 24 * 1024;  // multiply-adds; a claim costs as much as a tenth of it
+constexpr int64_t kLeastTask = 8 * 1024;    // multiply-adds: a pair of panels
+constexpr int64_t kLeastPiece = 32 * 1024;  // a claim costs as much as a tenth of it
+constexpr int64_t kMostRounds = 5;
+constexpr int64_t kAskedCodes = 384;  // bytes: a row of a small model
 constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kTaskRows = 96;          // whose codes stay in the nearest caches
 constexpr int64_t kCodedEach = 32 * 1024;  // numbers that a task of coding takes
@@ -46,48 +49,29 @@ constexpr int64_t coded_bytes(int64_t groups) {  // of a row
   return groups * (kQuantGroup + int64_t{sizeof(float) + sizeof(int32_t)});
 }
 
-// The tasks of a region in equal parts of neighbours. A thread takes its part in ascending order,
-// so that it reads weights as one stream; then what others have left, from the end.
-class Shares {
+// The tasks of a region in equal parts of neighbours, one for each thread, which reads its weights
+// as one stream. What is late or slow is made up for: a part is claimed in pieces, each half of
+// what is left of it, and a thread that is done takes the next piece of any part.
+class Pieces {
  public:
-  // Not while a region runs.
-  void reset(int64_t tasks, int64_t parts) {
-    if (static_cast<int64_t>(parts_.size()) != parts)
-      parts_ = std::vector<Part>(static_cast<size_t>(parts));
-    for (int64_t i = 0; i < parts; ++i)
-      parts_[static_cast<size_t>(i)].left.store(pack(tasks * i / parts, tasks * (i + 1) / parts),
-                                                std::memory_order_relaxed);
+  // `work`: multiply-adds of all tasks.
+  Pieces(int64_t tasks, int64_t work, int64_t threads)
+      : tasks_(tasks), parts_(std::min(threads, tasks)) {
+    const int64_t pieces = std::min(work / kLeastPiece, tasks) / parts_;
+    rounds_ = std::clamp<int64_t>(std::bit_width(static_cast<uint64_t>(pieces)), 1, kMostRounds);
   }
-  // fn(task) for the tasks of a part, then of others. Returns when none is left to claim.
+  int64_t size() const { return parts_ * rounds_; }
+  // fn(begin, end) for the tasks of a piece. The first pieces of all parts come first.
   template <class F>
-  void run(int64_t part, const F& fn) {
-    const auto count = static_cast<int64_t>(parts_.size());
-    for (int64_t i = 0; i < count; ++i) {
-      Part& p = parts_[static_cast<size_t>((part + i) % count)];
-      for (int64_t task; (task = claim(p, i > 0)) >= 0;) fn(task);
-    }
+  void run(int64_t piece, const F& fn) const {
+    const int64_t part = piece % parts_, round = piece / parts_;
+    const int64_t begin = tasks_ * part / parts_, end = tasks_ * (part + 1) / parts_;
+    const auto after = [&](int64_t rounds) { return end - ((end - begin) >> rounds); };
+    fn(after(round), round + 1 == rounds_ ? end : after(round + 1));
   }
 
  private:
-  struct alignas(64) Part {
-    std::atomic<uint64_t> left{0};  // first task and end
-  };
-  static uint64_t pack(int64_t begin, int64_t end) {
-    return static_cast<uint64_t>(begin) << 32 | static_cast<uint64_t>(end);
-  }
-  // A task, or -1.
-  static int64_t claim(Part& p, bool last) {
-    uint64_t left = p.left.load(std::memory_order_relaxed);
-    for (;;) {
-      const auto begin = static_cast<int64_t>(left >> 32),
-                 end = static_cast<int64_t>(left & UINT32_MAX);
-      if (begin >= end) return -1;
-      const uint64_t next = last ? pack(begin, end - 1) : pack(begin + 1, end);
-      if (p.left.compare_exchange_weak(left, next, std::memory_order_relaxed))
-        return last ? end - 1 : begin;
-    }
-  }
-  std::vector<Part> parts_;
+  int64_t tasks_, parts_, rounds_;
 };
 
 // How C[m][n] is cut: blocks of whole tiles.
@@ -131,7 +115,6 @@ struct Region {
   std::vector<Source> sources;
   std::vector<Product> products;
   CodeRoom room;
-  Shares shares;
 
   void clear() {
     sources.clear();
@@ -142,7 +125,7 @@ struct Region {
 
  private:
   int64_t place_codes();
-  bool cut(const IntTable& t, int threads, bool serial, int64_t work);
+  void cut(const IntTable& t, int64_t target_work);
 };
 
 CodedRows from_row(CodedRows a, int64_t i) {
@@ -191,15 +174,13 @@ void run_block(IntBlockFn fn, const GemmParams& p, const CodedRows& codes, int64
       .add = p.add});
 }
 
-void run_task(const IntTable& t, const Product& product, const CodedRows& codes, int64_t task) {
+// A block of rows (all of them if there is one) of the panels of tasks that differ by it alone.
+void run_panels(const IntTable& t, const Product& product, const CodedRows& codes, int64_t rb,
+                int64_t q0, int64_t q1) {
   const GemmParams& p = product.p;
-  const Cut& cut = product.cut;
-  // Neighbouring tasks share their weights. Blocks of rows differ by at most one tile.
-  const int64_t rb = task % cut.row_blocks, q0 = task / cut.row_blocks * cut.panels_each;
-  const int64_t q1 = std::min(q0 + cut.panels_each, ceil_div(p.b.n, kPanelCols));
-  const int64_t tiles = ceil_div(p.m, kBlockRows);
-  const int64_t m0 = tiles * rb / cut.row_blocks * kBlockRows;
-  const int64_t m1 = std::min(tiles * (rb + 1) / cut.row_blocks * kBlockRows, p.m);
+  const int64_t tiles = ceil_div(p.m, kBlockRows), blocks = product.cut.row_blocks;
+  const int64_t m0 = tiles * rb / blocks * kBlockRows;  // blocks differ by at most one tile
+  const int64_t m1 = std::min(tiles * (rb + 1) / blocks * kBlockRows, p.m);
   const IntBlockFn block = p.b.type == PackedType::kQ8 ? t.block_q8 : t.block_q4;
   const int64_t rest = (m1 - m0) % kBlockRows;
   const int64_t middle = !block ? m0 : rest >= kLeastBlockRows ? m1 : m1 - rest;
@@ -207,14 +188,29 @@ void run_task(const IntTable& t, const Product& product, const CodedRows& codes,
   run_tiles(t, p, codes, middle, m1, q0, q1);
 }
 
-// fn(item, task of the item) for the tasks [begin, end) of a list of items with their first tasks.
+// Tasks of a product. Neighbouring ones share their weights.
+void run_product(const IntTable& t, const Product& product, const CodedRows& codes, int64_t begin,
+                 int64_t end) {
+  const Cut& cut = product.cut;
+  const int64_t panels = ceil_div(product.p.b.n, kPanelCols);
+  const int64_t each = cut.row_blocks > 1 ? 1 : end - begin;
+  for (int64_t task = begin; task < end; task += each) {
+    const int64_t q = task / cut.row_blocks * cut.panels_each;
+    run_panels(t, product, codes, task % cut.row_blocks, q,
+               std::min(q + each * cut.panels_each, panels));
+  }
+}
+
+// fn(item, begin, end) for those of an item's tasks that are in [begin, end) of a list of items
+// with their first tasks.
 template <class Item, class F>
-void for_tasks(const std::vector<Item>& items, int64_t begin, int64_t end, const F& fn) {
+void for_tasks(const Item* items, int64_t count, int64_t begin, int64_t end, const F& fn) {
   const auto after = [](int64_t task, const Item& item) { return task < item.first_task; };
-  auto item = std::upper_bound(items.begin(), items.end(), begin, after) - 1;
-  for (int64_t task = begin; task < end; ++task) {
-    while (item + 1 != items.end() && (item + 1)->first_task <= task) ++item;
-    fn(*item, task - item->first_task);
+  const Item* item = std::upper_bound(items, items + count, begin, after) - 1;
+  for (; begin < end; ++item) {
+    const int64_t stop = item + 1 == items + count ? end : std::min(end, item[1].first_task);
+    if (begin < stop) fn(*item, begin - item->first_task, stop - item->first_task);
+    begin = stop;
   }
 }
 
@@ -258,55 +254,88 @@ int64_t Region::place_codes() {
   return numbers;
 }
 
-// Cuts the products for so many threads. Returns whether one of them has few rows.
-bool Region::cut(const IntTable& t, int threads, bool serial, int64_t work) {
-  const int64_t usual = std::max(work / (threads * kTasksPerThread), kLeastTask);
+// Cuts the products into tasks of about so many multiply-adds.
+void Region::cut(const IntTable& t, int64_t target_work) {
   int64_t tasks = 0;
-  bool few_rows = false;
   for (Product& q : products) {
-    const bool few = q.p.m <= t.max_rows;
-    q.cut = cut_product(t, q.p.m, q.p.b.n, q.p.b.k, serial ? INT64_MAX : few ? kLeastTask : usual);
+    q.cut = cut_product(t, q.p.m, q.p.b.n, q.p.b.k, target_work);
     q.first_task = tasks;
     tasks += q.cut.tasks();
-    few_rows = few_rows || few;
   }
-  return few_rows;
 }
+
+// How a thread takes part: all that it needs to know of the plan in one line of the cache, since
+// what the caller has just written comes late, line by line. Whatever else it will read of it is
+// asked for at once.
+struct alignas(64) Tasks {
+  const IntTable* table;
+  const Product* products;
+  int64_t num_products;
+  const Source* sources;
+  const int8_t* codes;  // of the first source, before those of the others
+  Pieces pieces;
+
+  void operator()(int64_t begin, int64_t end) const {
+    for_tasks(products, num_products, begin, end,
+              [&](const Product& q, int64_t first, int64_t last) {
+                run_product(*table, q, sources[q.source].code.to, first, last);
+              });
+  }
+  void operator()(int64_t piece, int64_t, int thread) const {
+    if (thread != 0) ask_for_plan();
+    pieces.run(piece, *this);
+  }
+
+ private:
+  void ask_for_plan() const {
+    ask(products, num_products * int64_t{sizeof(Product)});
+    ask(sources, sizeof(Source));
+    ask(codes, kAskedCodes);
+  }
+  static void ask(const void* from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(static_cast<const char*>(from) + at);
+  }
+};
 
 void Region::run(ThreadPool& pool) {
   if (products.empty()) return;
   const IntTable& t = int_table();
   int64_t work = 0;
-  for (const Product& q : products) work += q.p.m * q.p.b.n * q.p.b.k;
+  bool few_rows = false;  // a product of few rows costs what reading its weights does
+  for (const Product& q : products) {
+    work += q.p.m * q.p.b.n * q.p.b.k;
+    few_rows = few_rows || q.p.m <= t.max_rows;
+  }
   const bool serial = pool.size() == 1 || work <= kSerialWork;
   const int64_t numbers = place_codes();
-  const bool few_rows = cut(t, pool.size(), serial, work);
+  cut(t, serial     ? INT64_MAX
+         : few_rows ? kLeastTask
+                    : std::max(work / (pool.size() * kTasksPerThread), kLeastTask));
   const int64_t code_tasks = sources.back().first_task + sources.back().tasks();
   const int64_t tasks = products.back().first_task + products.back().cut.tasks();
   const auto code = [&](int64_t begin, int64_t end, int) {
-    for_tasks(sources, begin, end, [&](const Source& s, int64_t task) {
-      CodeArgs part = s.code;
-      part.begin = task * s.rows_each();
-      part.end = std::min(part.begin + s.rows_each(), s.code.end);
-      t.code_rows(part);
-    });
+    for_tasks(sources.data(), std::ssize(sources), begin, end,
+              [&](const Source& s, int64_t first, int64_t last) {
+                CodeArgs part = s.code;
+                part.begin = first * s.rows_each();
+                part.end = std::min(last * s.rows_each(), s.code.end);
+                t.code_rows(part);
+              });
   };
-  const auto run_tasks = [&](int64_t begin, int64_t end, int) {
-    for_tasks(products, begin, end, [&](const Product& q, int64_t task) {
-      run_task(t, q, sources[q.source].code.to, task);
-    });
-  };
+  const Tasks run_tasks{&t,
+                        products.data(),
+                        std::ssize(products),
+                        sources.data(),
+                        sources[0].code.to.codes,
+                        Pieces(tasks, work, pool.size())};
   const bool code_first = serial || numbers <= kCodedEach;
   if (code_first) code(0, code_tasks, 0);
-  if (serial) return run_tasks(0, tasks, 0);
+  if (serial) return run_tasks(0, tasks);
   const ThreadPool::Phase coding{code_first ? 0 : code_tasks, 1, code};
-  if (!few_rows) return pool.parallel_phases({{coding, {tasks, 1, run_tasks}}});
-  const int64_t parts = std::min<int64_t>(pool.size(), tasks);
-  shares.reset(tasks, parts);
-  const auto run_part = [&](int64_t part, int64_t, int) {
-    shares.run(part, [&](int64_t task) { run_tasks(task, task + 1, 0); });
-  };
-  pool.parallel_phases({{coding, {parts, 1, run_part}}});
+  const auto run_some = [&](int64_t begin, int64_t end, int) { run_tasks(begin, end); };
+  if (!few_rows) return pool.parallel_phases({{coding, {tasks, 1, run_some}}});
+  pool.parallel_phases({{coding, {run_tasks.pieces.size(), 1, run_tasks}}});
 }
 
 Region& empty_region() {
