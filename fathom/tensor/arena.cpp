@@ -6,7 +6,6 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <cstring>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -67,16 +66,14 @@ class SpinLock {
 }  // namespace
 
 struct Arena::State {
-  SpinLock lock;  // guards all below
-  bool arena_gone = false;
-  int64_t blocks_out = 0;
-  ArenaStats stats;
-  // By class_index; a free block begins with the next one. That line is written anyway when the
-  // block is handed out: while weights pass through the cache each other line would be a miss.
-  std::array<std::byte*, 256> free_blocks{};
+  SpinLock lock;                                         // guards all below
+  std::array<std::vector<std::byte*>, 256> free_blocks;  // by class_index
   std::vector<std::pair<std::byte*, int64_t>> maps;
   std::byte* slab = nullptr;  // small blocks are cut from 2 MB slabs
   int64_t slab_left = 0;
+  int64_t blocks_out = 0;
+  bool arena_gone = false;
+  ArenaStats stats;
 
   ~State() {
     for (const auto& [p, size] : maps) ::munmap(p, static_cast<size_t>(size));
@@ -105,12 +102,14 @@ struct Arena::State {
 
   std::byte* take(int64_t size) {
     const std::lock_guard guard(lock);
-    std::byte*& first = free_blocks[class_index(size)];
-    std::byte* p = first;
-    if (p)
-      std::memcpy(&first, p, sizeof first);
-    else
+    std::vector<std::byte*>& list = free_blocks[class_index(size)];
+    std::byte* p = nullptr;
+    if (list.empty()) {
       p = new_block(size);
+    } else {
+      p = list.back();
+      list.pop_back();
+    }
     stats.in_use_bytes += size;
     stats.peak_bytes = std::max(stats.peak_bytes, stats.in_use_bytes);
     ++blocks_out;
@@ -122,9 +121,7 @@ struct Arena::State {
     {
       const std::lock_guard guard(state->lock);
       state->stats.in_use_bytes -= size;
-      std::byte*& first = state->free_blocks[class_index(size)];
-      std::memcpy(p, &first, sizeof first);
-      first = p;
+      state->free_blocks[class_index(size)].push_back(p);
       last = --state->blocks_out == 0 && state->arena_gone;
     }
     if (last) delete state;

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <array>
-#include <initializer_list>
 #include <string_view>
 
 #include "fathom/tensor/view.h"
@@ -25,14 +24,22 @@ consteval std::array<std::string_view, N> split_names(std::string_view s) {
 
 class Dims {
  public:
-  explicit Dims(const char* op) : op_(op) { size_.fill(-1); }
-  int64_t operator[](char letter) const { return size_[static_cast<size_t>(letter - 'A')]; }
-  void bind(const std::string_view* names, std::initializer_list<View> views);
+  explicit Dims(const char* op) : op_(op) {}
+  // -1: no tensor with that letter was bound
+  int64_t operator[](char letter) const {
+    const int i = letter - 'A';
+    return known_ >> i & 1 ? size_[static_cast<size_t>(i)] : -1;
+  }
+  template <class... V>  // each converts to const View&
+  void bind(const std::string_view* names, const V&... views) {
+    (bind_one(*names++, views), ...);
+  }
 
  private:
   void bind_one(std::string_view name, const View& v);
   const char* op_;
-  std::array<int64_t, 58> size_{};  // 'A'..'z'
+  uint64_t known_ = 0;            // bit i: size_[i] is set
+  std::array<int64_t, 58> size_;  // 'A'..'z'
 };
 
 #define FM_NARG_(a, b, c, d, e, f, g, h, N, ...) N
@@ -40,7 +47,7 @@ class Dims {
 #define FM_DIMS(d, ...)                                                                         \
   do {                                                                                          \
     static constexpr auto fm_names = ::fathom::split_names<FM_NARG(__VA_ARGS__)>(#__VA_ARGS__); \
-    (d).bind(fm_names.data(), {__VA_ARGS__});                                                   \
+    (d).bind(fm_names.data(), __VA_ARGS__);                                                     \
   } while (0)
 
 }  // namespace fathom
