@@ -3,6 +3,8 @@
 #include "fathom/model/attention_block.h"
 
 #include <cmath>
+#include <optional>
+#include <vector>
 
 #include "fathom/model/rope_frequencies.h"
 #include "fathom/ops/fp8.h"
