@@ -232,13 +232,14 @@ class Forward {
     return begin;
   }
 
-  // Finds the keys of the chunk at `base`, which follows the one in use.
+  // Finds the keys of the chunk at `base`, which follows the one in use. Several tokens read rows
+  // in order, which the processor itself asks for.
   void announce(const QueryTile& tile, int64_t base, TileWork* w) const {
     if (!d_.coded && !on_unit(tile) && !(tile.count == 1 && in_place_)) return;
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
     const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
     for (int64_t n = base; n < keys; ++n) w->later[n - base] = key_at(tile.seq, sel ? sel[n] : n);
-    w->feed.then(w->later, std::max<int64_t>(keys - base, 0));
+    w->feed.then(w->later, tile.count > 1 ? 0 : std::max<int64_t>(keys - base, 0));
   }
   // The same of a thread's first chunk; asks for half of its first block at once.
   void ask_first(const QueryTile& tile, int64_t base, TileWork* w) const {
