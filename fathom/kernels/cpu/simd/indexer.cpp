@@ -265,7 +265,7 @@ class Selector {
     const bool split = threads > 1 && max_keys_ > 2 * kLeastPart && max_keys_ > a_.sel.dim[1] &&
                        queries_.size < 4 * threads;
     shares_ = split ? std::min(threads, (4 * threads + queries_.size - 1) / queries_.size) : 1;
-    part_keys_ = split ? std::max(kLeastPart, max_keys_ / (4 * shares_) / kBlock * kBlock)
+    part_keys_ = split ? std::max(kLeastPart, round_up(max_keys_ / (2 * shares_), kBlock))
                        : round_up(max_keys_, kBlock);
     shared_owner_ = exec_.arena->allocate(queries_.size * static_cast<int64_t>(sizeof(Shared)));
     shared_ = new (shared_owner_.get()) Shared[static_cast<size_t>(queries_.size)];
