@@ -347,10 +347,13 @@ void score_many(const AmxTiles& tiles, const CodedQueries& q, int64_t begin, int
   }
 }
 
-// On the matrix unit, but for widths that tiles do not take.
+// On the matrix unit, but for widths that tiles do not take, and for few rows while the keys are so
+// few that they are read from near.
 void score_amx(const CodedQueries& q, int64_t tokens, PageWalk* pages, float* out) {
-  if (q.I % 64 != 0 || q.J > kMaxHeads) return score<Dot::kVnni>(q, tokens, pages, out);
+  constexpr int64_t kFewKeys = 4096;
   const int64_t rows = tokens * q.J;
+  if (q.I % 64 != 0 || q.J > kMaxHeads || (rows < 16 && pages->num_keys() <= kFewKeys))
+    return score<Dot::kVnni>(q, tokens, pages, out);
   AmxShapes shapes;
   std::fill_n(shapes.rows, 5, static_cast<uint8_t>(std::min<int64_t>(16, rows)));
   const AmxTiles tiles(shapes);  // once for all, as no request passes a change of shapes

@@ -26,9 +26,14 @@ class PageWalk {
     int64_t pos = 0;                // of its first key
     int64_t first = 0;              // the first token that sees any of its keys
   };
+  explicit PageWalk(int64_t num_keys) : num_keys_(num_keys) {}
   virtual ~PageWalk() = default;
+  int64_t num_keys() const { return num_keys_; }  // of all threads' walks together
   virtual Page next() = 0;  // called while the page before is still to be scored
   virtual void take(const Page& page, const float* scores) = 0;  // [token - first][64]
+
+ private:
+  int64_t num_keys_;
 };
 
 // Of one way to compute.

@@ -27,7 +27,8 @@ Tensor scores_of(const Kernels& kernels, TestExec& t, const Problem& x, const Te
 // All tokens see the first page, the last one alone sees the second.
 class TwoPages final : public simd::PageWalk {
  public:
-  TwoPages(const CodedPages& pages, int64_t tokens) : pages_(pages), tokens_(tokens) {}
+  TwoPages(const CodedPages& pages, int64_t tokens, int64_t num_keys)
+      : PageWalk(num_keys), pages_(pages), tokens_(tokens) {}
   Page next() override {
     const int64_t n = given_++;
     if (n == 2) return {};
@@ -102,7 +103,7 @@ TEST_CASE("every way of computing scores of codes gives the same bits") {
       TestExec t;
       const Problem x(t, kTokens, 2 * kPageTokens, J, I);
       const CodedPages pages(cpu_simd(), t, x.k);
-      const auto scores = [&](const simd::IndexCodes& codes, int64_t tokens) {
+      const auto scores = [&](const simd::IndexCodes& codes, int64_t tokens, int64_t num_keys) {
         std::vector<std::byte> q(static_cast<size_t>((tokens * J + 16) * codes.query_bytes(I)));
         std::vector<int32_t> shift(static_cast<size_t>(tokens * J));
         std::vector<float> weight(shift.size()), row(static_cast<size_t>(I) + 15);
@@ -112,16 +113,17 @@ TEST_CASE("every way of computing scores of codes gives the same bits") {
           std::copy_n(x.q.as<float>() + r * I, I, row.data());
           codes.code_query(row.data(), x.w.as<float>()[r], r, coded);
         }
-        TwoPages walk(pages, tokens);
+        TwoPages walk(pages, tokens, num_keys);
         codes.score(coded, tokens, &walk, page.data());
         return walk.scores;
       };
       for (const int64_t tokens : {1, 2, 5}) {
-        const std::vector<float> want = scores(*simd::index_codes_tables().back(), tokens);
+        const std::vector<float> want = scores(*simd::index_codes_tables().back(), tokens, 1);
         REQUIRE(want.size() == static_cast<size_t>(tokens + 1) * kPageTokens);
         testing::for_each_target([&] {
           for (const simd::IndexCodes* codes : simd::index_codes_tables())
-            CHECK(scores(*codes, tokens) == want);
+            for (const int64_t num_keys : {1, 1 << 20})
+              CHECK(scores(*codes, tokens, num_keys) == want);
         });
       }
     }

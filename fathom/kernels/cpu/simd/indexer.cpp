@@ -200,7 +200,7 @@ class Scorer {
   class CodedWalk final : public PageWalk {
    public:
     CodedWalk(const Scorer& scorer, const QueryTile& tile, const Next& next, const F& f)
-        : scorer_(scorer), tile_(tile), next_(next), f_(f) {}
+        : PageWalk(tile.pos + tile.count), scorer_(scorer), tile_(tile), next_(next), f_(f) {}
     Page next() override {
       const int64_t from = next_();
       if (from < 0) return {};
