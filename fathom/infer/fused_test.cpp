@@ -88,6 +88,21 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("the same with quantised weights") {
+  for (const char* family : {"v32-tiny", "v2lite-tiny"})
+    for (const Quant quant : {Quant::kQ8, Quant::kQ4}) {
+      CAPTURE(family);
+      CAPTURE(quant_name(quant));
+      Machine m(2);
+      const ModelConfig config = testing::family_config(family);
+      const auto source = random_source(m.arena, config, 1);
+      const Model model{config,
+                        load_weights(m.ctx, config, *source, WeightUse::kServe, {.quant = quant})};
+      for (const CacheForm form : {CacheForm::kBF16, CacheForm::kInt8})
+        check_case(m, model, {form});
+    }
+}
+
 TEST_CASE("the same with the reference kernels") {
   for (const char* family : {"v32-tiny", "v2lite-tiny"}) {
     CAPTURE(family);
