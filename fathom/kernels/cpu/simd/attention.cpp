@@ -93,14 +93,9 @@ class Forward {
       if (last[(tile.first + i) * a_.sel.stride[0] + i] < 0) return true;
     return false;
   }
-  // Tokens that leave out keys use the f32 chain: reading scattered rows, which the chain hides
-  // better, takes longer than computing. So do tokens with a chunk of keys or less, for which the
-  // unit's blocks are too large; tiles end where chunks do. The row alone decides, not its tile, so
-  // decode and prefill cannot differ: masks over all keys would make a prompt quicker and steps
-  // slower (docs/log.md).
-  bool on_unit(const QueryTile& tile) const {
-    return d_.half && tile.pos >= kChunk && (!sparse(tile) || num_keys(tile, 0) == tile.pos + 1);
-  }
+  // Tokens with a chunk of keys or less use the f32 chain: the unit's blocks are too large for
+  // them. Tiles end where chunks do, so that the row alone decides and not its tile.
+  bool on_unit(const QueryTile& tile) const { return d_.half && num_keys(tile, 0) > kChunk; }
   // Tokens that gather their own keys become tiles of their own.
   void split_sparse() {
     int64_t size = 0;
@@ -233,12 +228,13 @@ class Forward {
   }
 
   // Finds the keys of the chunk at `base`, which follows the one in use. Several tokens read rows
-  // in order, which the processor itself asks for.
+  // in order, which the processor itself asks for; the unit's copies wait for many rows at once.
   void announce(const QueryTile& tile, int64_t base, TileWork* w) const {
     if (!d_.coded && !on_unit(tile) && !(tile.count == 1 && in_place_)) return;
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
     const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
     for (int64_t n = base; n < keys; ++n) w->later[n - base] = key_at(tile.seq, sel ? sel[n] : n);
+    if (on_unit(tile)) return;
     w->feed.then(w->later, tile.count > 1 ? 0 : std::max<int64_t>(keys - base, 0));
   }
   // The same of a thread's first chunk; asks for half of its first block at once.
@@ -259,6 +255,7 @@ class Forward {
     HalfKeys k = w->half.keys;
     k.key = w->key;
     k.size = keys - base;
+    k.in_place = tile.count == 1 && in_place_;
     int64_t begin[kHalfBlocks];
     for (int64_t b = 0; b < blocks; ++b) {
       begin[b] = mask_rows(tile, base + b * kBlock, keys, w->mask);
@@ -413,11 +410,12 @@ class Forward {
 };
 
 void Forward::finish(const QueryTile& tile, const SoftmaxState& state) const {
+  const bool unit = on_unit(tile);
   for (int64_t i = 0; i < tile.count; ++i)
     for (int64_t h = 0; h < d_.H; ++h) {
       const int64_t r = i * d_.H + h;
       if (d_.coded) codes_.in_order(state.z + r * d_.z_ld, d_.z_ld);
-      if (on_unit(tile)) half_->in_order(state.z + r * d_.z_ld, d_.z_ld);
+      if (unit) half_->in_order(state.z + r * d_.z_ld, d_.z_ld);
       vec_.divide(state.z + r * d_.z_ld, state.sum[r], d_.C, out_ptr(a_.z, tile.first + i, h));
       if (a_.lse) out_ptr(a_.lse, tile.first + i)[h] = state.max[r] + std::log(state.sum[r]);
     }

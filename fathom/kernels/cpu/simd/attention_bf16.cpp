@@ -69,12 +69,13 @@ bool one_behind_another(const void* const* key, int64_t n) {
 // Line k of a tile of pairs holds 16 columns of keys 2 k and 2 k + 1, side by side. Two tiles share
 // 32 columns, by turns four to each. What lies behind the last key or number is 0.
 void load_block(HalfKeys* keys, int64_t block) {
+  if (keys->in_place) return;
   const int64_t from = block * kKeys, n = std::min(keys->size - from, kKeys);
   const int64_t cols = half_cols(keys->width), sums = half_cols(keys->C);
   const void* const* key = keys->key + from;
-  const bool in_place = n == kKeys && cols == keys->width && one_behind_another(key, n);
-  keys->rows = in_place ? static_cast<const uint16_t*>(key[0]) : keys->copy;
-  keys->ld = in_place ? static_cast<const uint16_t*>(key[1]) - keys->rows : cols;
+  const bool direct = n == kKeys && cols == keys->width && one_behind_another(key, n);
+  keys->rows = direct ? static_cast<const uint16_t*>(key[0]) : keys->copy;
+  keys->ld = direct ? static_cast<const uint16_t*>(key[1]) - keys->rows : cols;
   for (int64_t r = 0; r < half_cols(n); r += 2) {
     const auto* a = static_cast<const uint16_t*>(key[std::min(r, n - 1)]);
     const auto* b = static_cast<const uint16_t*>(key[std::min(r + 1, n - 1)]);
@@ -89,7 +90,7 @@ void load_block(HalfKeys* keys, int64_t block) {
       };
       const __m512i x = _mm512_maskz_loadu_epi16(lanes(r < n), a + c);
       const __m512i y = _mm512_maskz_loadu_epi16(lanes(r + 1 < n), b + c);
-      if (!in_place) {
+      if (!direct) {
         _mm512_store_si512(copy + c, x);
         _mm512_store_si512(copy + cols + c, y);
       }
@@ -164,13 +165,51 @@ void score_tiles(const uint16_t* parts, const HalfKeys& keys, float* sums) {
   each<kCount>([&](auto t) { store_sum<t>(sums + t * 256, 64); });
 }
 
+using Tile = uint16_t[16][32];
+
+// The same of keys in place: while one column of tiles is multiplied, the next one is copied.
+template <int kCount>
+void score_in_place(const uint16_t* parts, const HalfKeys& keys, const void* const* key, int64_t n,
+                    float* sums) {
+  const uint16_t* row[16 * kCount];
+  for (int64_t i = 0; i < 16 * kCount; ++i)
+    row[i] = static_cast<const uint16_t*>(key[std::min(i, n - 1)]);
+  HWY_ALIGN Tile copy[2][kCount];
+  const auto take = [&](int t, int64_t c, Tile& to) HWY_ATTR {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(to[i], _mm512_loadu_si512(row[16 * t + i] + c));
+  };
+  each<kCount>([&](auto t) {
+    clear_sum<t>();
+    take(t, 0, copy[0][t]);
+  });
+  int now = 0;
+  for (int64_t c = 0; c < keys.width; c += 32, parts += 3 * kTile, now ^= 1) {
+    load_parts(parts);
+    const int64_t next = std::min(c + 32, keys.width - 32);
+    each<kCount>([&](auto t) {
+      add_scores<t>(copy[now][t][0], 64);
+      take(t, next, copy[now ^ 1][t]);
+    });
+  }
+  each<kCount>([&](auto t) { store_sum<t>(sums + t * 256, 64); });
+}
+
+template <int kCount>
+void score_keys(const uint16_t* parts, const HalfKeys& keys, int64_t from, int64_t n, float* sums) {
+  if (keys.in_place)
+    score_in_place<kCount>(parts, keys, keys.key + from, n, sums);
+  else
+    score_tiles<kCount>(parts, keys, sums);
+}
+
 void score(const uint16_t* parts, const HalfKeys& keys, int64_t block, int64_t rows, float* s) {
   HWY_ALIGN float sums[kKeys * 16];
-  const int64_t n = std::min(keys.size - block * kKeys, kKeys);
+  const int64_t from = block * kKeys, n = std::min(keys.size - from, kKeys);
   const AmxTiles tiles;
-  constexpr decltype(&score_tiles<1>) kOf[] = {&score_tiles<1>, &score_tiles<2>, &score_tiles<3>,
-                                               &score_tiles<4>};
-  kOf[(n - 1) / 16](parts, keys, sums);
+  constexpr decltype(&score_keys<1>) kOf[] = {&score_keys<1>, &score_keys<2>, &score_keys<3>,
+                                              &score_keys<4>};
+  kOf[(n - 1) / 16](parts, keys, from, n, sums);
   for (int64_t k = 0; k < n; k += 16) {
     __m512i x[16];
     for (int64_t i = 0; i < 16; ++i) x[i] = _mm512_load_si512(sums + (k + i) * 16);
@@ -192,6 +231,48 @@ void weigh_columns(const uint16_t* parts, const uint16_t* pairs, int64_t keys, f
   each<2 * kSpans>([&](auto t) { store_sum<t>(z + t * 16, line); });
 }
 
+// The same of columns c .. of keys in place: while pairs of some keys are multiplied, those of the
+// next ones are made.
+template <int kSpans>
+void weigh_in_place(const uint16_t* parts, const HalfKeys& keys, int64_t c, float* z,
+                    int64_t line) {
+  HWY_ALIGN Tile pairs[2][2 * kSpans];
+  const auto row = [&](int64_t k) {
+    return static_cast<const uint16_t*>(keys.key[std::min(k, keys.size - 1)]) + c;
+  };
+  const auto make = [&](int64_t k, int from, int to, Tile* out) HWY_ATTR {
+    for (int i = from; i < to; ++i) {
+      const uint16_t *a = row(k + 2 * i), *b = row(k + 2 * i + 1);
+#pragma GCC unroll 2
+      for (int j = 0; j < kSpans; ++j) {
+        const __m512i x = _mm512_loadu_si512(a + 32 * j), y = _mm512_loadu_si512(b + 32 * j);
+        _mm512_store_si512(out[2 * j][i], _mm512_unpacklo_epi16(x, y));
+        _mm512_store_si512(out[2 * j + 1][i], _mm512_unpackhi_epi16(x, y));
+      }
+    }
+  };
+  constexpr int kPart = 8 / kSpans;  // lines of the next tiles for each of these
+  each<2 * kSpans>([](auto t) { clear_sum<t>(); });
+  make(0, 0, 16, pairs[0]);
+  int now = 0;
+  for (int64_t k = 0; k < keys.size; k += 32, parts += 3 * kTile, now ^= 1) {
+    load_parts(parts);
+    each<2 * kSpans>([&](auto t) {
+      add_latents<t>(pairs[now][t][0]);
+      if (k + 32 < keys.size) make(k + 32, kPart * t, kPart * (t + 1), pairs[now ^ 1]);
+    });
+  }
+  each<2 * kSpans>([&](auto t) { store_sum<t>(z + t * 16, line); });
+}
+
+template <int kSpans>
+void weigh_span(const uint16_t* parts, const HalfKeys& keys, int64_t c, float* z, int64_t line) {
+  if (keys.in_place)
+    weigh_in_place<kSpans>(parts, keys, c, z, line);
+  else
+    weigh_columns<kSpans>(parts, keys.pairs + c / 64 * kHalfQuad, keys.size, z, line);
+}
+
 void weigh(const float* p, int64_t ld_block, int64_t rows, const HalfKeys& keys, float* z,
            int64_t ld) {
   HWY_ALIGN uint16_t parts[kHalfBlocks * kKeys / 32 * 3 * kTile];
@@ -205,8 +286,7 @@ void weigh(const float* p, int64_t ld_block, int64_t rows, const HalfKeys& keys,
   const AmxTiles tiles(shapes);
   const int64_t cols = half_cols(keys.C);
   for (int64_t c = 0; c < cols; c += 64)
-    (cols - c > 32 ? &weigh_columns<2> : &weigh_columns<1>)(parts, keys.pairs + c / 64 * kHalfQuad,
-                                                            keys.size, z + c, 4 * ld);
+    (cols - c > 32 ? &weigh_span<2> : &weigh_span<1>)(parts, keys, c, z + c, 4 * ld);
 }
 
 void in_order(float* z, int64_t cols) {

@@ -29,7 +29,10 @@ constexpr int64_t half_pairs_size(int64_t C) { return (C + 63) / 64 * kHalfQuad;
 struct HalfKeys {
   const void* const* key = nullptr;  // rows of bf16 in any place
   int64_t size = 0;
-  int64_t width = 0, C = 0;                    // numbers of a row, the first C of them make sums
+  int64_t width = 0, C = 0;  // numbers of a row, the first C of them make sums
+  // For few rows of queries: load_block does nothing, keys are read where they are. Width and C are
+  // multiples of kHalfSpan then.
+  bool in_place = false;
   uint16_t *copy = nullptr, *pairs = nullptr;  // room for a block, for all pairs
   const uint16_t* rows = nullptr;  // of the block that was loaded: the copy, or where they are
   int64_t ld = 0;
@@ -39,8 +42,8 @@ struct AttentionBf16 {
   // Up to 16 rows q[row * ld], in parts.
   void (*split_queries)(const float* q, int64_t ld, int64_t rows, int64_t width, uint16_t* parts);
   void (*load_block)(HalfKeys* keys, int64_t block);
-  // s[row][64] = scores of `rows` rows and the block that was loaded last; columns behind the last
-  // key are anything.
+  // s[row][64] = scores of `rows` rows and the block, which was loaded last; columns behind the
+  // last key are anything.
   void (*score)(const uint16_t* parts, const HalfKeys& keys, int64_t block, int64_t rows, float* s);
   // z[row][half_cols(C)] = sum over keys (all blocks are loaded) of p[block * ld_block + row * 64 +
   // key] * latent. Columns stand in an order of their own until in_order(a row's).

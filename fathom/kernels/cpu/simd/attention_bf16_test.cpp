@@ -43,10 +43,14 @@ struct Latents {
 TEST_CASE("attention on the matrix unit: scores and sums have the bits of the plain loop") {
   const simd::AttentionBf16* unit = simd::attention_bf16();
   if (!unit) return;  // no such unit
-  for (const auto& [C, R] : {std::pair{1, 1}, {16, 16}, {33, 14}, {96, 32}, {130, 5}, {512, 64}})
+  for (const auto& [C, R] :
+       {std::pair{1, 1}, {16, 16}, {33, 14}, {96, 32}, {64, 32}, {130, 5}, {512, 64}})
     for (const int64_t n : {1, 16, 33, 64, 100, 256})
       for (const int64_t rows : {1, 4, 8, 16})
-        for (const bool scattered : {false, true}) {
+        for (const auto& [scattered, in_place] :
+             {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+          if (in_place && (C % simd::kHalfSpan != 0 || R % simd::kHalfSpan != 0)) continue;
+          CAPTURE(in_place);
           CAPTURE(C);
           CAPTURE(n);
           CAPTURE(rows);
@@ -60,6 +64,7 @@ TEST_CASE("attention on the matrix unit: scores and sums have the bits of the pl
                         .size = n,
                         .width = width,
                         .C = C,
+                        .in_place = in_place,
                         .copy = copy.get(),
                         .pairs = pairs.get()};
           unit->split_queries(q.data(), width, rows, width, parts.get());
