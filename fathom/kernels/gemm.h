@@ -28,6 +28,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "fathom/kernels/grad_products.h"
 
@@ -109,6 +110,11 @@ void gemm(const GemmParams& p, ThreadPool& pool);
 // Products that do not read what another one writes, with the bits of one gemm call each. Those
 // with quantised weights share a parallel region, and rows of A that several read are coded once.
 void gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool);
+
+// gemm_many() of `first`, then of `then`, whose rows may be results of `first`. Few rows that meet
+// quantised weights take one parallel region for both.
+void gemm_chain(std::span<const GemmParams> first, std::span<const GemmParams> then,
+                ThreadPool& pool);
 
 // Rows offsets[e] .. offsets[e+1] of (gathered) A and of C use b[e]. All b[e] have the same k.
 // Same bits as one gemm call per group; threads share tiles, not groups.

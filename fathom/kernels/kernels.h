@@ -490,6 +490,10 @@ struct Kernels {
   void (*grouped_linear_dx)(const Exec&, const GroupedLinearDx&);
   void (*grouped_linear_dw)(const Exec&, const GroupedLinearDw&);
   void (*head_linear)(const Exec&, const HeadLinear&);
+  // The one after the other, with the same bits; `then` may read what was written before.
+  void (*linears_then_heads)(const Exec&, const Linear* list, int64_t count,
+                             const HeadLinear& then);
+  void (*heads_then_linear)(const Exec&, const HeadLinear&, const Linear& then);
   void (*head_linear_dw)(const Exec&, const HeadLinearDw&);
   void (*rms_norm)(const Exec&, const RmsNorm&);
   void (*add_norm)(const Exec&, const AddNorm&);

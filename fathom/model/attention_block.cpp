@@ -60,17 +60,32 @@ InputMaps maps_of_input(Ctx& ctx, const LayerContext& lc, const AttentionWeights
 
 struct QueryMaps {
   Value q, index_q;
+  Value q_lat_THC;  // where its map shared their region
 };
+
+// Whether the absorbed maps share a region with those before and behind them. FP8 rounds between.
+bool shares_regions(const Ctx& ctx, const Step& step) {
+  return ctx.fuses() && step.numerics == Numerics::kExact && step.form == AttnForm::kAbsorbed;
+}
 
 QueryMaps maps_of_query(Ctx& ctx, const LayerContext& lc, const AttentionWeights& w,
                         const Value& c_q_TQ, const Step& step) {
-  if (!runs_indexer(ctx, w, step) || !needs_scores(ctx, lc, step))
-    return {project(ctx, lc, c_q_TQ, w.q_b_proj, step), {}};
+  const bool scored = runs_indexer(ctx, w, step) && needs_scores(ctx, lc, step);
+  if (shares_regions(ctx, step)) {
+    const std::array<const Weight*, 2> maps{&w.q_b_proj, scored ? &w.indexer->wq_b : nullptr};
+    std::array<Value, 2> q;
+    const size_t size = scored ? 2 : 1;
+    const Value q_lat_THC = linears_then_heads(ctx, c_q_TQ, std::span(maps).first(size),
+                                               std::span(q).first(size), w.w_uk, w.uk_form);
+    return {q[0], q[1], q_lat_THC};
+  }
+  if (!scored) return {project(ctx, lc, c_q_TQ, w.q_b_proj, step), {}, {}};
   if (ctx.tape)
     return {project(ctx, lc, c_q_TQ, w.q_b_proj, step),
-            project(ctx, lc, detach(c_q_TQ), w.indexer->wq_b, step)};
+            project(ctx, lc, detach(c_q_TQ), w.indexer->wq_b, step),
+            {}};
   const auto [q, index_q] = projects(ctx, lc, c_q_TQ, step, w.q_b_proj, w.indexer->wq_b);
-  return {q, index_q};
+  return {q, index_q, {}};
 }
 
 // Rotation and, in FP8, rounding of the indexer's queries or keys. Here the rotary part comes
@@ -163,7 +178,7 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
   const RopePairs pairs = c.rope_interleave ? RopePairs::kInterleaved : RopePairs::kHalves;
 
   const InputMaps maps = maps_of_input(ctx, lc, w, x_TD, step);
-  QueryMaps query{maps.q, {}};
+  QueryMaps query{maps.q, {}, {}};
   if (c.q_lora_rank > 0)
     query = maps_of_query(ctx, lc, w, rms_norm_over(ctx, maps.q, w.q_a_layernorm, c.rms_norm_eps),
                           step);
@@ -188,10 +203,11 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
   // The KL's target is the attention in absorbed form, whatever form the layer itself runs in.
   const bool with_kl = ix.q_TJI && (step.indexer_kl_scale != 0 || ctx.probe) && !step.cache;
   const bool absorbed = step.form == AttnForm::kAbsorbed;
-  Value q_lat_THC, kv_TX;
+  Value q_lat_THC = query.q_lat_THC, kv_TX;
   if (absorbed || with_kl) {
     const bool learns = absorbed;  // else the latent query serves the detached target only
-    q_lat_THC = head_linear(ctx, learns ? q_nope_THN : detach(q_nope_THN), w.w_uk, w.uk_form);
+    if (!q_lat_THC)
+      q_lat_THC = head_linear(ctx, learns ? q_nope_THN : detach(q_nope_THN), w.w_uk, w.uk_form);
     kv_TX =
         concat_last(ctx, learns ? c_kv_TC : detach(c_kv_TC), learns ? k_pe_TR : detach(k_pe_TR));
   }
@@ -203,6 +219,8 @@ Value attention_block(Ctx& ctx, const LayerContext& lc, const AttentionWeights& 
         step.cache ? step.cache.append(ctx, KvCache::Kind::kLatent, layer, kv_TX, step.seqs)
                    : pages_of_rows(kv_TX, step.seqs);
     attn = attention(ctx, q_lat_THC, q_pe_THR, kv_TX, keys, step.seqs, sel, c.softmax_scale());
+    if (shares_regions(ctx, step) && !with_kl)
+      return heads_then_linear(ctx, attn.o, w.w_uv, HeadForm::kTransposed, w.o_proj);
     o_THV = head_linear(ctx, attn.o, w.w_uv, HeadForm::kTransposed);
   } else {
     FM_CHECK(!step.cache, "the naive form works without a cache");

@@ -147,6 +147,41 @@ View grads_of_heads(const std::vector<Weight>& w, Arena& arena) {
   return out;
 }
 
+// The products of linear_list(); makes y. The list is this thread's, until the next call.
+const std::vector<Linear>& list_of(Ctx& ctx, const Value& x, std::span<const Weight* const> w,
+                                   std::span<Value> y) {
+  const View x_MK = as_rows(x);
+  const int64_t M = x_MK.dim[0];
+  int64_t size_bytes = 0;
+  for (const Weight* one : w) size_bytes += ResultBlock::bytes(ctx.real, M * one->out());
+  ResultBlock block(ctx, size_bytes);
+  thread_local std::vector<Linear> list;
+  list.clear();
+  for (size_t i = 0; i < w.size(); ++i) {
+    FM_CHECK(x_MK.dim[1] == w[i]->in(), "{}: input has {} columns, the weight takes {}",
+             w[i]->name(), x_MK.dim[1], w[i]->in());
+    y[i] = block.value(ctx.real, {M, w[i]->out()});
+    list.push_back({.x = x_MK, .w = w[i]->ref(), .y = y[i]});
+  }
+  return list;
+}
+
+// The product of head_linear(); makes y. Its list of weights is this thread's, until the next call.
+HeadLinear heads_of(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& w, HeadForm form,
+                    Value* y_THN) {
+  const bool transposed = form == HeadForm::kTransposed;
+  const int64_t T = x_THK->dim[0], H = x_THK->dim[1];
+  FM_CHECK(static_cast<int64_t>(w.size()) == H, "{} heads, {} weights", H, w.size());
+  const int64_t N = transposed ? w[0].out() : w[0].in();
+  FM_CHECK(x_THK->dim[2] == (transposed ? w[0].in() : w[0].out()), "{}: input has {} columns",
+           w[0].name(), x_THK->dim[2]);
+  *y_THN = ctx.make({T, H, N}, {&x_THK, &w[0].value()});
+  thread_local std::vector<WeightRef> refs;
+  refs.clear();
+  for (const Weight& one : w) refs.push_back(one.ref());
+  return {.x = x_THK, .w = refs.data(), .transposed = transposed, .y = *y_THN};
+}
+
 }  // namespace
 
 Value linear(Ctx& ctx, const Value& x, const Weight& w) {
@@ -171,19 +206,7 @@ void linear_list(Ctx& ctx, const Value& x, std::span<const Weight* const> w, std
     for (size_t i = 0; i < w.size(); ++i) y[i] = linear(ctx, x, *w[i]);
     return;
   }
-  const View x_MK = as_rows(x);
-  const int64_t M = x_MK.dim[0];
-  int64_t size_bytes = 0;
-  for (const Weight* one : w) size_bytes += ResultBlock::bytes(ctx.real, M * one->out());
-  ResultBlock block(ctx, size_bytes);
-  thread_local std::vector<Linear> list;
-  list.clear();
-  for (size_t i = 0; i < w.size(); ++i) {
-    FM_CHECK(x_MK.dim[1] == w[i]->in(), "{}: input has {} columns, the weight takes {}",
-             w[i]->name(), x_MK.dim[1], w[i]->in());
-    y[i] = block.value(ctx.real, {M, w[i]->out()});
-    list.push_back({.x = x_MK, .w = w[i]->ref(), .y = y[i]});
-  }
+  const std::vector<Linear>& list = list_of(ctx, x, w, y);
   ctx.kernels.linears(ctx.exec(), list.data(), std::ssize(list));
 }
 
@@ -200,30 +223,53 @@ Value scale(Ctx& ctx, const Value& x_TD, double factor) {
 }
 
 Value head_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& w, HeadForm form) {
-  const bool transposed = form == HeadForm::kTransposed;
-  const int64_t T = x_THK->dim[0], H = x_THK->dim[1];
-  FM_CHECK(static_cast<int64_t>(w.size()) == H, "{} heads, {} weights", H, w.size());
-  const int64_t N = transposed ? w[0].out() : w[0].in();
-  FM_CHECK(x_THK->dim[2] == (transposed ? w[0].in() : w[0].out()), "{}: input has {} columns",
-           w[0].name(), x_THK->dim[2]);
-  Value y_THN = ctx.make({T, H, N}, {&x_THK, &w[0].value()});
-  thread_local std::vector<WeightRef> refs;
-  refs.clear();
-  for (const Weight& one : w) refs.push_back(one.ref());
-  ctx.kernels.head_linear(ctx.exec(),
-                          {.x = x_THK, .w = refs.data(), .transposed = transposed, .y = y_THN});
+  Value y_THN;
+  const HeadLinear heads = heads_of(ctx, x_THK, w, form, &y_THN);
+  ctx.kernels.head_linear(ctx.exec(), heads);
   if (!ctx.tape) return y_THN;
-  ctx.on_backward(y_THN, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x_THK, w, y_THN,
-                          refs = std::vector(refs), transposed] {
-    const View dy = y_THN.grad();
-    if (const View dw = grads_of_heads(w, *arena))
-      k->head_linear_dw(exec,
-                        {.dy = dy, .x = x_THK, .transposed = transposed, .dw = dw, .add = true});
-    if (const GradSink dx = x_THK.grad_sink(*arena))
-      k->head_linear(
-          exec,
-          {.x = dy, .w = refs.data(), .transposed = !transposed, .y = dx.view, .add = dx.add});
-  });
+  ctx.on_backward(
+      y_THN, [exec = ctx.exec(), k = &ctx.kernels, arena = &ctx.arena, x_THK, w, y_THN,
+              refs = std::vector(heads.w, heads.w + w.size()), transposed = heads.transposed] {
+        const View dy = y_THN.grad();
+        if (const View dw = grads_of_heads(w, *arena))
+          k->head_linear_dw(
+              exec, {.dy = dy, .x = x_THK, .transposed = transposed, .dw = dw, .add = true});
+        if (const GradSink dx = x_THK.grad_sink(*arena))
+          k->head_linear(
+              exec,
+              {.x = dy, .w = refs.data(), .transposed = !transposed, .y = dx.view, .add = dx.add});
+      });
+  return y_THN;
+}
+
+Value heads_then_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& heads,
+                        HeadForm form, const Weight& w) {
+  if (!ctx.fuses()) return linear(ctx, merge_dims(head_linear(ctx, x_THK, heads, form)), w);
+  Value h_THN;
+  const HeadLinear first = heads_of(ctx, x_THK, heads, form, &h_THN);
+  const View h_MK = merge_dims(h_THN.view());
+  FM_CHECK(h_MK.dim[1] == w.in(), "{}: input has {} columns, the weight takes {}", w.name(),
+           h_MK.dim[1], w.in());
+  const Value y = ctx.make({h_MK.dim[0], w.out()}, {});
+  ctx.kernels.heads_then_linear(ctx.exec(), first, {.x = h_MK, .w = w.ref(), .y = y});
+  return y;
+}
+
+Value linears_then_heads(Ctx& ctx, const Value& x, std::span<const Weight* const> w,
+                         std::span<Value> y, const std::vector<Weight>& heads, HeadForm form) {
+  const auto first_columns = [&] {
+    const int64_t H = std::ssize(heads);
+    const int64_t K = form == HeadForm::kTransposed ? heads[0].in() : heads[0].out();
+    return slice(split_dim(y[0], H, y[0]->last() / H), 2, 0, K);
+  };
+  if (!ctx.fuses()) {
+    linear_list(ctx, x, w, y);
+    return head_linear(ctx, first_columns(), heads, form);
+  }
+  const std::vector<Linear>& list = list_of(ctx, x, w, y);
+  Value y_THN;
+  const HeadLinear then = heads_of(ctx, first_columns(), heads, form, &y_THN);
+  ctx.kernels.linears_then_heads(ctx.exec(), list.data(), std::ssize(list), then);
   return y_THN;
 }
 

@@ -83,4 +83,13 @@ enum class HeadForm : uint8_t {
 // x_THK strided, w of H weights with equal shapes -> y [T,H,N]
 Value head_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& w, HeadForm form);
 
+// linear(head_linear(x_THK, heads, form) with its heads side by side, w), where ctx fuses as one
+// parallel region.
+Value heads_then_linear(Ctx& ctx, const Value& x_THK, const std::vector<Weight>& heads,
+                        HeadForm form, const Weight& w);
+// y = linear_list(x, w), and head_linear of the first columns of each of y[0]'s equal parts, one a
+// head; where ctx fuses as one parallel region.
+Value linears_then_heads(Ctx& ctx, const Value& x, std::span<const Weight* const> w,
+                         std::span<Value> y, const std::vector<Weight>& heads, HeadForm form);
+
 }  // namespace fathom

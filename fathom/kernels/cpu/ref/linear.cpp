@@ -224,6 +224,17 @@ void head_linear(const Exec& exec, const HeadLinear& a) {
   }
 }
 
+void linears_then_heads(const Exec& exec, const Linear* list, int64_t count,
+                        const HeadLinear& then) {
+  linears(exec, list, count);
+  head_linear(exec, then);
+}
+
+void heads_then_linear(const Exec& exec, const HeadLinear& a, const Linear& then) {
+  head_linear(exec, a);
+  linear(exec, then);
+}
+
 void head_linear_dw(const Exec& exec, const HeadLinearDw& a) {
   for (int64_t h = 0; h < a.x.dim[1]; ++h) {
     by_real(a.x.dtype, [&]<class R>(R) {

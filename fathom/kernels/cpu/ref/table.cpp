@@ -17,6 +17,8 @@ const Kernels& cpu_ref() {
       .grouped_linear_dx = ref::grouped_linear_dx,
       .grouped_linear_dw = ref::grouped_linear_dw,
       .head_linear = ref::head_linear,
+      .linears_then_heads = ref::linears_then_heads,
+      .heads_then_linear = ref::heads_then_linear,
       .head_linear_dw = ref::head_linear_dw,
       .rms_norm = ref::rms_norm,
       .add_norm = ref::add_norm,

@@ -384,6 +384,15 @@ void gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool) {
     if (!is_quantized(p[i].b.type)) gemm(p[i], pool);
 }
 
+void gemm_chain(std::span<const GemmParams> first, std::span<const GemmParams> then,
+                ThreadPool& pool) {
+  const auto quantised = [](const GemmParams& p) { return is_quantized(p.b.type); };
+  if (std::ranges::all_of(first, quantised) && std::ranges::all_of(then, quantised))
+    return simd::int_gemm_chain(first, then, pool);
+  gemm_many(first.data(), std::ssize(first), pool);
+  gemm_many(then.data(), std::ssize(then), pool);
+}
+
 void gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool) {
   FM_CHECK(p.groups >= 0 && p.groups <= INT32_MAX, "groups is {}", p.groups);
   if (p.groups == 0) return;

@@ -110,6 +110,8 @@ struct Product {
   int64_t first_task = 0;
 };
 
+struct Plan;
+
 // Kept per thread: a decoded token takes no memory here.
 struct Region {
   std::vector<Source> sources;
@@ -122,6 +124,9 @@ struct Region {
   }
   void add(const GemmParams& p);
   void run(ThreadPool& pool);
+  void run(const Plan& p, ThreadPool& pool);
+  Plan plan(const ThreadPool& pool);
+  void code(int64_t begin, int64_t end) const;  // tasks of coding
 
  private:
   int64_t place_codes();
@@ -298,8 +303,15 @@ struct alignas(64) Tasks {
   }
 };
 
-void Region::run(ThreadPool& pool) {
-  if (products.empty()) return;
+// What is to be done once all is cut.
+struct Plan {
+  Tasks tasks;
+  int64_t num_tasks, code_tasks;
+  bool serial, few_rows;
+  bool code_first;  // by the caller: too little to share
+};
+
+Plan Region::plan(const ThreadPool& pool) {
   const IntTable& t = int_table();
   int64_t work = 0;
   bool few_rows = false;  // a product of few rows costs what reading its weights does
@@ -312,34 +324,58 @@ void Region::run(ThreadPool& pool) {
   cut(t, serial     ? INT64_MAX
          : few_rows ? kLeastTask
                     : std::max(work / (pool.size() * kTasksPerThread), kLeastTask));
-  const int64_t code_tasks = sources.back().first_task + sources.back().tasks();
   const int64_t tasks = products.back().first_task + products.back().cut.tasks();
-  const auto code = [&](int64_t begin, int64_t end, int) {
-    for_tasks(sources.data(), std::ssize(sources), begin, end,
-              [&](const Source& s, int64_t first, int64_t last) {
-                CodeArgs part = s.code;
-                part.begin = first * s.rows_each();
-                part.end = std::min(last * s.rows_each(), s.code.end);
-                t.code_rows(part);
-              });
-  };
-  const Tasks run_tasks{&t,
-                        products.data(),
-                        std::ssize(products),
-                        sources.data(),
-                        sources[0].code.to.codes,
-                        Pieces(tasks, work, pool.size())};
-  const bool code_first = serial || numbers <= kCodedEach;
-  if (code_first) code(0, code_tasks, 0);
-  if (serial) return run_tasks(0, tasks);
-  const ThreadPool::Phase coding{code_first ? 0 : code_tasks, 1, code};
-  const auto run_some = [&](int64_t begin, int64_t end, int) { run_tasks(begin, end); };
-  if (!few_rows) return pool.parallel_phases({{coding, {tasks, 1, run_some}}});
-  pool.parallel_phases({{coding, {run_tasks.pieces.size(), 1, run_tasks}}});
+  return {.tasks = {&t, products.data(), std::ssize(products), sources.data(),
+                    sources[0].code.to.codes, Pieces(tasks, work, pool.size())},
+          .num_tasks = tasks,
+          .code_tasks = sources.back().first_task + sources.back().tasks(),
+          .serial = serial,
+          .few_rows = few_rows,
+          .code_first = serial || numbers <= kCodedEach};
 }
 
-Region& empty_region() {
-  static thread_local Region region;
+void Region::code(int64_t begin, int64_t end) const {
+  for_tasks(sources.data(), std::ssize(sources), begin, end,
+            [](const Source& s, int64_t first, int64_t last) {
+              CodeArgs part = s.code;
+              part.begin = first * s.rows_each();
+              part.end = std::min(last * s.rows_each(), s.code.end);
+              int_table().code_rows(part);
+            });
+}
+
+void Region::run(const Plan& p, ThreadPool& pool) {
+  if (p.code_first) code(0, p.code_tasks);
+  if (p.serial) return p.tasks(0, p.num_tasks);
+  const auto code_some = [&](int64_t begin, int64_t end, int) { code(begin, end); };
+  const auto run_some = [&](int64_t begin, int64_t end, int) { p.tasks(begin, end); };
+  const ThreadPool::Phase coding{p.code_first ? 0 : p.code_tasks, 1, code_some};
+  if (!p.few_rows) return pool.parallel_phases({{coding, {p.num_tasks, 1, run_some}}});
+  pool.parallel_phases({{coding, {p.tasks.pieces.size(), 1, p.tasks}}});
+}
+
+void Region::run(ThreadPool& pool) {
+  if (!products.empty()) run(plan(pool), pool);
+}
+
+// Neither may be empty. The rows of `then` are coded by the thread that ends `first`.
+void run_chain(Region& first, Region& then, ThreadPool& pool) {
+  const Plan p = first.plan(pool), q = then.plan(pool);
+  const auto fits = [](const Plan& x) { return !x.serial && x.few_rows && x.code_first; };
+  if (fits(p) && fits(q)) {
+    first.code(0, p.code_tasks);
+    const auto code = [&](int64_t, int64_t, int) { then.code(0, q.code_tasks); };
+    return pool.parallel_phases(
+        {{{p.tasks.pieces.size(), 1, p.tasks}, {1, 1, code}, {q.tasks.pieces.size(), 1, q.tasks}}});
+  }
+  first.run(p, pool);
+  then.run(q, pool);
+}
+
+// Of this thread; the second one is for what follows in a chain.
+Region& empty_region(bool second = false) {
+  static thread_local Region regions[2];
+  Region& region = regions[second ? 1 : 0];
   region.clear();
   return region;
 }
@@ -353,6 +389,16 @@ void int_gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool) {
   for (int64_t i = 0; i < count; ++i)
     if (is_quantized(p[i].b.type)) region.add(p[i]);
   region.run(pool);
+}
+
+void int_gemm_chain(std::span<const GemmParams> first, std::span<const GemmParams> then,
+                    ThreadPool& pool) {
+  Region &a = empty_region(), &b = empty_region(true);
+  for (const GemmParams& p : first) a.add(p);
+  for (const GemmParams& p : then) b.add(p);
+  if (!a.products.empty() && !b.products.empty()) return run_chain(a, b, pool);
+  a.run(pool);
+  b.run(pool);
 }
 
 void int_gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool) {

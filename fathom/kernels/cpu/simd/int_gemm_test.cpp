@@ -200,6 +200,51 @@ TEST_CASE("grouped products and rows alone have the bits of the whole") {
   }
 }
 
+TEST_CASE("a chain of products has the bits of the products alone, in one region for few rows") {
+  for (const int threads : {1, 2, 3})
+    for (const int64_t m : {1, 5, 40}) {
+      ThreadPool pool(threads);
+      constexpr int64_t kHeads = 4, kIn = 192, kHead = 128, kOut = 320;
+      std::vector<std::unique_ptr<Coded>> heads;
+      for (int64_t h = 0; h < kHeads; ++h)
+        heads.push_back(std::make_unique<Coded>(PackedType::kQ8, kHead, kIn, pool, 7 + h));
+      const Coded last(PackedType::kQ4, kOut, kHeads * kHead, pool, 3);
+      const std::vector<float> x = random_floats(m * kHeads * kIn, 11);
+      const auto run = [&](bool chained) {
+        std::vector<float> y(static_cast<size_t>(m * kHeads * kHead)),
+            z(static_cast<size_t>(m * kOut));
+        std::vector<GemmParams> first;
+        for (int64_t h = 0; h < kHeads; ++h)
+          first.push_back({.a = x.data() + h * kIn,
+                           .lda = kHeads * kIn,
+                           .b = heads[static_cast<size_t>(h)]->packed,
+                           .c = y.data() + h * kHead,
+                           .ldc = kHeads * kHead,
+                           .m = m});
+        const GemmParams then{.a = y.data(),
+                              .lda = kHeads * kHead,
+                              .b = last.packed,
+                              .c = z.data(),
+                              .ldc = kOut,
+                              .m = m};
+        const int64_t before = pool.num_regions();
+        if (chained) {
+          gemm_chain(first, {&then, 1}, pool);
+        } else {
+          gemm_many(first.data(), kHeads, pool);
+          gemm(then, pool);
+        }
+        const int64_t regions = threads == 1 ? 0 : chained && m < 6 ? 1 : 2;
+        CHECK(pool.num_regions() - before == regions);
+        y.insert(y.end(), z.begin(), z.end());
+        return y;
+      };
+      CAPTURE(threads);
+      CAPTURE(m);
+      CHECK(same_bits(run(true), run(false)));
+    }
+}
+
 TEST_CASE("rows that are not finite or vanish stay so, and leave the others alone") {
   ThreadPool one(1);
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();

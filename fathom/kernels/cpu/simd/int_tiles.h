@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "fathom/kernels/gemm.h"
@@ -82,9 +83,11 @@ struct IntTable {
 std::vector<const IntTable*> int_tables();
 const IntTable& int_table();
 
-// gemm_many() for those products that have quantised weights, in one region; gemm_grouped() where
-// all groups have the same type.
+// gemm_many() for those products that have quantised weights, in one region; gemm_chain() where all
+// have them; gemm_grouped() where all groups have the same type.
 void int_gemm_many(const GemmParams* p, int64_t count, ThreadPool& pool);
+void int_gemm_chain(std::span<const GemmParams> first, std::span<const GemmParams> then,
+                    ThreadPool& pool);
 void int_gemm_grouped(const GroupedGemmParams& p, ThreadPool& pool);
 
 }  // namespace simd

@@ -91,6 +91,32 @@ void grouped(const View& x, const int32_t* rows, const std::vector<PackedB>& b,
                pool);
 }
 
+// The list is the calling thread's, until the next call.
+const std::vector<GemmParams>& products_of(const Linear* list, int64_t count) {
+  thread_local std::vector<GemmParams> products;
+  products.clear();
+  for (const Linear& a : std::span(list, static_cast<size_t>(count)))
+    products.push_back(gemm_of(a.x, a.rows, packed_or_fail(a.w.packed, "forward"), a.y, a.add));
+  return products;
+}
+
+// The same; a list of its own.
+const std::vector<GemmParams>& products_of(const HeadLinear& a) {
+  thread_local std::vector<GemmParams> products;
+  products.clear();
+  for (int64_t h = 0; h < a.x.dim[1]; ++h) {
+    const PackedB& b = a.transposed ? packed_or_fail(a.w[h].packed, "forward")
+                                    : packed_or_fail(a.w[h].packed_t, "transposed");
+    products.push_back(gemm_of(head_rows(a.x, h), nullptr, b, head_rows(a.y, h), a.add));
+  }
+  return products;
+}
+
+bool quantised(const HeadLinear& a) {
+  const PackedB* b = a.transposed ? a.w[0].packed : a.w[0].packed_t;
+  return !is_f64(a.x) && b && is_quantized(b->type);
+}
+
 }  // namespace
 
 int64_t packed_bytes(const PackWeight& a) {
@@ -120,10 +146,7 @@ void linear(const Exec& exec, const Linear& a) {
 
 void linears(const Exec& exec, const Linear* list, int64_t count) {
   if (count > 0 && is_f64(list[0].x)) return ref::linears(exec, list, count);
-  thread_local std::vector<GemmParams> products;
-  products.clear();
-  for (const Linear& a : std::span(list, static_cast<size_t>(count)))
-    products.push_back(gemm_of(a.x, a.rows, packed_or_fail(a.w.packed, "forward"), a.y, a.add));
+  const std::vector<GemmParams>& products = products_of(list, count);
   gemm_many(products.data(), count, *exec.pool);
 }
 
@@ -186,22 +209,26 @@ void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a) {
 
 void head_linear(const Exec& exec, const HeadLinear& a) {
   if (is_f64(a.x)) return ref::head_linear(exec, a);
-  const auto head = [&](int64_t h) {
-    const PackedB& b = a.transposed ? packed_or_fail(a.w[h].packed, "forward")
-                                    : packed_or_fail(a.w[h].packed_t, "transposed");
-    return gemm_of(head_rows(a.x, h), nullptr, b, head_rows(a.y, h), a.add);
-  };
   const int64_t H = a.x.dim[1];
-  if (H > 0 && is_quantized(head(0).b.type)) {
-    thread_local std::vector<GemmParams> products;
-    products.clear();
-    for (int64_t h = 0; h < H; ++h) products.push_back(head(h));
-    return gemm_many(products.data(), H, *exec.pool);
-  }
+  const std::vector<GemmParams>& heads = products_of(a);
+  if (H > 0 && is_quantized(heads[0].b.type)) return gemm_many(heads.data(), H, *exec.pool);
   ThreadPool serial(1);  // the heads are the parallel dimension
   exec.pool->parallel_for(H, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t h = begin; h < end; ++h) gemm(head(h), serial);
+    for (int64_t h = begin; h < end; ++h) gemm(heads[static_cast<size_t>(h)], serial);
   });
+}
+
+void linears_then_heads(const Exec& exec, const Linear* list, int64_t count,
+                        const HeadLinear& then) {
+  if (quantised(then)) return gemm_chain(products_of(list, count), products_of(then), *exec.pool);
+  linears(exec, list, count);
+  head_linear(exec, then);
+}
+
+void heads_then_linear(const Exec& exec, const HeadLinear& a, const Linear& then) {
+  if (quantised(a)) return gemm_chain(products_of(a), products_of(&then, 1), *exec.pool);
+  head_linear(exec, a);
+  linear(exec, then);
 }
 
 void head_linear_dw(const Exec& exec, const HeadLinearDw& a) {

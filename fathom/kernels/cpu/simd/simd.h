@@ -16,6 +16,9 @@ void grouped_linear(const Exec& exec, const GroupedLinear& a);
 void grouped_linear_dx(const Exec& exec, const GroupedLinearDx& a);
 void grouped_linear_dw(const Exec& exec, const GroupedLinearDw& a);
 void head_linear(const Exec& exec, const HeadLinear& a);
+void linears_then_heads(const Exec& exec, const Linear* list, int64_t count,
+                        const HeadLinear& then);
+void heads_then_linear(const Exec& exec, const HeadLinear& a, const Linear& then);
 void head_linear_dw(const Exec& exec, const HeadLinearDw& a);
 void rms_norm(const Exec& exec, const RmsNorm& a);
 void add_norm(const Exec& exec, const AddNorm& a);

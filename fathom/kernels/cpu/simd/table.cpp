@@ -19,6 +19,8 @@ const Kernels& cpu_simd() {
       .grouped_linear_dx = simd::grouped_linear_dx,
       .grouped_linear_dw = simd::grouped_linear_dw,
       .head_linear = simd::head_linear,
+      .linears_then_heads = simd::linears_then_heads,
+      .heads_then_linear = simd::heads_then_linear,
       .head_linear_dw = simd::head_linear_dw,
       .rms_norm = simd::rms_norm,
       .add_norm = simd::add_norm,
