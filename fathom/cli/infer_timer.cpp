@@ -117,9 +117,7 @@ InferTimer::Pass InferTimer::forward_rows(Ctx& ctx, int64_t token, int64_t rows,
 }
 
 TimedPass InferTimer::run(Ctx& ctx, int64_t depth, int64_t rows, double seconds) {
-  return time_passes(seconds, [&] {
-    forward_rows(ctx, next_tokens(rows), rows, depth, false);
-  });
+  return time_passes(seconds, [&] { forward_rows(ctx, next_tokens(rows), rows, depth, false); });
 }
 
 TimedPass InferTimer::run_sequences(Ctx& ctx, int64_t depth, int64_t sequences, double seconds) {
@@ -145,7 +143,8 @@ TimedPass InferTimer::run_with_drafts(Ctx& ctx, int64_t depth, int64_t drafts, d
     std::vector<LayerOut> unused;
     for (int64_t i = 0; i < drafts; ++i) {
       const int64_t rows = hidden_TD->dim[0];
-      hidden_TD = mtp_forward(ctx, model_, 0, hidden_TD, make_step(token, rows, depth + i), &unused);
+      hidden_TD =
+          mtp_forward(ctx, model_, 0, hidden_TD, make_step(token, rows, depth + i), &unused);
       const auto last = static_cast<int32_t>(rows - 1);
       hidden_TD = select_rows(ctx, hidden_TD, &last, 1);
       logits(ctx, model_, hidden_TD);

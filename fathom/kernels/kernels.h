@@ -325,8 +325,8 @@ struct LatentCode {
 // Absorbed (MQA) form over the shared latent: score = scale (q_lat . c + q_pe . k_pe), z =
 // softmax(score) . c. A key row holds C latent then R rotary numbers. Key blocks are counted from
 // position 0 (dense) or from the first selected key, so that prefill, decode, chunking and training
-// add in one order; dense and fully selected rows give equal bits. With keys of bf16, rows that see
-// all of more than 256 keys have another order on machines with a matrix unit for bf16.
+// add in one order; dense and fully selected rows give equal bits. With keys of bf16, rows of more
+// than 256 keys have another order on machines with a matrix unit for bf16.
 struct Attention {
   View q_lat;  // [T,H,C] strided
   View q_pe;   // [T,H,R] strided

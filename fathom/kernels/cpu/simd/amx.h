@@ -60,23 +60,26 @@ class AmxTiles {
       between();
     }
   }
-  // The same of signed b and k = 64 where b's panels are 16 x 64 bytes.
-  void multiply_16x64_one(const int8_t* a, const int8_t* b) const {
+  // signed a times signed b, 16 x 64 sums that stay in the tiles: a has 16 rows of 64 * blocks
+  // bytes, lda apart; b four panels [16 * blocks][16][4], ldb bytes apart.
+  void multiply_16x64(const int8_t* a, int64_t lda, const int8_t* b, int64_t ldb,
+                      int64_t blocks) const {
     const int64_t line = 64;
-    asm volatile(
-        "tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3\n\t"
-        "tileloadd (%0,%5,1), %%tmm4\n\t"
-        "tileloadd (%1,%5,1), %%tmm5\n\t"
-        "tdpbssd %%tmm5, %%tmm4, %%tmm0\n\t"
-        "tileloadd (%2,%5,1), %%tmm6\n\t"
-        "tdpbssd %%tmm6, %%tmm4, %%tmm1\n\t"
-        "tileloadd (%3,%5,1), %%tmm5\n\t"
-        "tdpbssd %%tmm5, %%tmm4, %%tmm2\n\t"
-        "tileloadd (%4,%5,1), %%tmm6\n\t"
-        "tdpbssd %%tmm6, %%tmm4, %%tmm3"
-        :
-        : "r"(a), "r"(b), "r"(b + 1024), "r"(b + 2048), "r"(b + 3072), "r"(line)
-        : "memory");
+    asm volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3" : :);
+    for (; blocks > 0; --blocks, a += 64, b += 1024)
+      asm volatile(
+          "tileloadd (%0,%6,1), %%tmm4\n\t"
+          "tileloadd (%1,%5,1), %%tmm5\n\t"
+          "tdpbssd %%tmm5, %%tmm4, %%tmm0\n\t"
+          "tileloadd (%2,%5,1), %%tmm6\n\t"
+          "tdpbssd %%tmm6, %%tmm4, %%tmm1\n\t"
+          "tileloadd (%3,%5,1), %%tmm5\n\t"
+          "tdpbssd %%tmm5, %%tmm4, %%tmm2\n\t"
+          "tileloadd (%4,%5,1), %%tmm6\n\t"
+          "tdpbssd %%tmm6, %%tmm4, %%tmm3"
+          :
+          : "r"(a), "r"(b), "r"(b + ldb), "r"(b + 2 * ldb), "r"(b + 3 * ldb), "r"(line), "r"(lda)
+          : "memory");
   }
   // signed a times signed b, 64 x 16 sums that stay in the tiles: a has 64 rows of 128 bytes, lda
   // apart; b is a panel [32][16][4].

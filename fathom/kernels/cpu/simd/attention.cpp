@@ -18,6 +18,8 @@
 #include <vector>
 
 #include "fathom/kernels/cpu/ref/ref.h"
+#include "fathom/kernels/cpu/simd/attention_bf16.h"
+#include "fathom/kernels/cpu/simd/attention_codes.h"
 #include "fathom/kernels/cpu/simd/attention_few.h"
 #include "fathom/kernels/cpu/simd/attention_work.h"
 #include "fathom/kernels/cpu/simd/simd.h"
@@ -31,18 +33,14 @@ constexpr int64_t kTileNumbers = 96 * 1024;
 class Forward {
  public:
   Forward(const Exec& exec, const Attention& a)
-      : exec_(exec),
-        a_(a),
-        tiles_(tile_table()),
-        vec_(attention_vec()),
-        few_(attention_few()),
-        codes_(attention_codes()),
-        half_(attention_bf16()) {
+      : exec_(exec), a_(a), tiles_(tile_table()), vec_(attention_vec()), few_(attention_few()) {
     d_ = {.H = a.q_lat.dim[1], .C = a.q_lat.dim[2], .R = a.q_pe.dim[2]};
     d_.width = d_.C + d_.R;
-    d_.coded = a.keys.dtype == DType::kI8;
-    d_.half = half_ && a.keys.dtype == DType::kBF16;
-    d_.z_ld = d_.coded ? coded_cols(d_.C) : d_.half ? half_cols(d_.C) : round_up(d_.C, 16);
+    coded_ = a.keys.dtype == DType::kI8;
+    d_.way = coded_                         ? &attention_codes()
+             : a.keys.dtype == DType::kBF16 ? attention_bf16()
+                                            : nullptr;
+    d_.z_ld = d_.way ? d_.way->z_cols(d_.C) : round_up(d_.C, 16);
     in_place_ = d_.H <= few_.max_heads && d_.C % few_.step == 0 && d_.width % few_.step == 0 &&
                 a.keys.dtype != DType::kE4M3;
     const int64_t rows = std::min(kTileRows, std::max(kTileNumbers / d_.width, int64_t{16}));
@@ -93,9 +91,14 @@ class Forward {
       if (last[(tile.first + i) * a_.sel.stride[0] + i] < 0) return true;
     return false;
   }
-  // Tokens with a chunk of keys or less use the f32 chain: the unit's blocks are too large for
-  // them. Tiles end where chunks do, so that the row alone decides and not its tile.
-  bool on_unit(const QueryTile& tile) const { return d_.half && num_keys(tile, 0) > kChunk; }
+  // Whether chunks are computed with in another way than the f32 chain. Of bf16 that is for tokens
+  // with more than a chunk of keys: the unit's blocks are too large for others. Tiles end where
+  // chunks do, so that the row alone decides and not its tile.
+  bool by_chunks(const QueryTile& tile) const {
+    return d_.way && (coded_ || num_keys(tile, 0) > kChunk);
+  }
+  // Whether keys are read where they are.
+  bool in_place(const QueryTile& tile) const { return tile.count == 1 && in_place_; }
   // Tokens that gather their own keys become tiles of their own.
   void split_sparse() {
     int64_t size = 0;
@@ -159,25 +162,18 @@ class Forward {
         std::copy_n(row_ptr(a_.q_lat, t, h), d_.C, q);
         std::copy_n(row_ptr(a_.q_pe, t, h), d_.R, q + d_.C);
       }
-    if (d_.coded) code_queries(tile.count * d_.H, w);
-    if (on_unit(tile)) return split_queries(tile.count * d_.H, w);
+    if (by_chunks(tile)) return load_groups(tile.count * d_.H, w);
     if (tile.count > 1) return;
     if (!in_place_) return w->few.set_queries(tiles_, w->q, d_.H, d_.width);
     std::copy_n(w->q, d_.H * d_.width, w->spread);
     tiles_.transpose(w->spread, d_.width, d_.width, w->packed);
   }
 
-  void code_queries(int64_t rows, TileWork* w) const {
-    for (int64_t r = 0, g = 0; r < rows; r += kCodedRows, ++g)
-      codes_.code_queries(w->q + r * d_.width, d_.width, std::min(kCodedRows, rows - r), d_.C,
-                          w->coded.queries + g * coded_query_bytes(d_.C),
-                          w->coded.scales + g * kCodedRows * CodedTile::spans(d_.C));
-  }
-
-  void split_queries(int64_t rows, TileWork* w) const {
-    for (int64_t r = 0, g = 0; r < rows; r += kHalfRows, ++g)
-      half_->split_queries(w->q + r * d_.width, d_.width, std::min(kHalfRows, rows - r), d_.width,
-                           w->half.queries + g * half_query_size(d_.width));
+  void load_groups(int64_t rows, TileWork* w) const {
+    const int64_t each = d_.way->rows;
+    for (int64_t r = 0; r < rows; r += each)
+      d_.way->load_queries(w->q + r * d_.width, d_.width, std::min(each, rows - r), d_.C, d_.R,
+                           w->keys.group(r, each));
   }
 
   // Softmax state over keys base .. base + kChunk - 1 of each row.
@@ -187,9 +183,8 @@ class Forward {
     state.clear(rows);
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
     if (keys <= base) return;
-    if (d_.coded) return run_coded(tile, base, keys, w, state);
-    if (on_unit(tile)) return run_half(tile, base, keys, w, state);
-    if (tile.count == 1 && in_place_) return run_few(base, keys, w, state);
+    if (by_chunks(tile)) return run_way(tile, base, keys, w, state);
+    if (in_place(tile)) return run_few(base, keys, w, state);
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       const int64_t begin = mask_rows(tile, from, keys, w->mask);
@@ -230,40 +225,45 @@ class Forward {
   // Finds the keys of the chunk at `base`, which follows the one in use. Several tokens read rows
   // in order, which the processor itself asks for; the unit's copies wait for many rows at once.
   void announce(const QueryTile& tile, int64_t base, TileWork* w) const {
-    if (!d_.coded && !on_unit(tile) && !(tile.count == 1 && in_place_)) return;
+    if (!by_chunks(tile) && !in_place(tile)) return;
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
     const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
     for (int64_t n = base; n < keys; ++n) w->later[n - base] = key_at(tile.seq, sel ? sel[n] : n);
-    if (on_unit(tile)) return;
+    if (by_chunks(tile) && !coded_) return;
     w->feed.then(w->later, tile.count > 1 ? 0 : std::max<int64_t>(keys - base, 0));
   }
   // The same of a thread's first chunk; asks for half of its first block at once.
   void ask_first(const QueryTile& tile, int64_t base, TileWork* w) const {
     const int64_t bytes =
-        d_.coded ? coded_row_bytes(d_.C, d_.R) : d_.width * dtype_bytes(a_.keys.dtype);
+        coded_ ? coded_row_bytes(d_.C, d_.R) : d_.width * dtype_bytes(a_.keys.dtype);
     w->feed.start(bytes);
     announce(tile, base, w);
     w->feed.ask(kBlock / 2 * ((bytes + 63) / 64));
     std::swap(w->key, w->later);
   }
 
-  // The same as run_chunk, keys base .. keys - 1, on the matrix unit.
-  void run_half(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
-                const SoftmaxState& state) const {
+  // The same as run_chunk, keys base .. keys - 1, in the way of chunks.
+  void run_way(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
+               const SoftmaxState& state) const {
+    const ChunkProducts& way = *d_.way;
     const int64_t rows = tile.count * d_.H, blocks = (keys - base + kBlock - 1) / kBlock;
     const int64_t ld = rows * kBlock;  // of a block's scores
-    HalfKeys k = w->half.keys;
+    KeyChunk k = w->keys.keys;
     k.key = w->key;
     k.size = keys - base;
-    k.in_place = tile.count == 1 && in_place_;
-    int64_t begin[kHalfBlocks];
+    k.in_place = in_place(tile);
+    k.feed = &w->feed;
+    k.asked = rows > way.rows ? 1 : 2;
+    int64_t begin[kChunkBlocks];
     for (int64_t b = 0; b < blocks; ++b) {
       begin[b] = mask_rows(tile, base + b * kBlock, keys, w->mask);
-      half_->load_block(&k, b);
-      for (int64_t r = begin[b] / kHalfRows * kHalfRows; r < rows; r += kHalfRows)
-        half_->score(w->half.queries + r / kHalfRows * half_query_size(d_.width), k, b,
-                     std::min(kHalfRows, rows - r), w->s + b * ld + r * kBlock);
-      softmax_rows(begin[b], rows, b * ld, w, w->alpha + b * rows, state);
+      way.load_block(&k, b);
+      for (int64_t r = begin[b] / way.rows * way.rows; r < rows; r += way.rows)
+        way.score(w->keys.group(r, way.rows), k, b, std::min(way.rows, rows - r),
+                  w->s + b * ld + r * kBlock);
+      vec_.softmax_block(w->s + b * ld + begin[b] * kBlock, w->mask + begin[b], rows - begin[b],
+                         static_cast<float>(a_.scale), state.max + begin[b], state.sum + begin[b],
+                         w->alpha + b * rows + begin[b]);
     }
     // alpha[b] is what the sums of the blocks before b have to be multiplied with.
     for (int64_t b = blocks - 1; b > 0; --b) {
@@ -272,66 +272,16 @@ class Forward {
       vec_.scale_rows(w->s + (b - 1) * ld, kBlock, kBlock, rows, alpha);
       for (int64_t r = 0; r < rows; ++r) before[r] *= alpha[r];
     }
-    for (int64_t r = begin[0] / kHalfRows * kHalfRows; r < rows; r += kHalfRows) {
-      const int64_t end = std::min(r + kHalfRows, rows);
+    for (int64_t r = begin[0] / way.rows * way.rows; r < rows; r += way.rows) {
+      const int64_t end = std::min(r + way.rows, rows);
       k.size = 0;
       for (int64_t b = 0; b < blocks && begin[b] < end; ++b) {
         if (begin[b] > r)
           std::fill(w->s + b * ld + r * kBlock, w->s + b * ld + begin[b] * kBlock, 0.0f);
         k.size = std::min((b + 1) * kBlock, keys - base);
       }
-      half_->weigh(w->s + r * kBlock, ld, end - r, k, state.z + r * d_.z_ld, d_.z_ld);
+      way.weigh(w->s + r * kBlock, ld, end - r, k, state.z + r * d_.z_ld, d_.z_ld);
     }
-  }
-
-  // One step of the online softmax for scores s[at ..] of the rows from `begin` on.
-  void softmax_rows(int64_t begin, int64_t rows, int64_t at, TileWork* w, float* alpha,
-                    const SoftmaxState& state) const {
-    vec_.softmax_block(w->s + at + begin * kBlock, w->mask + begin, rows - begin,
-                       static_cast<float>(a_.scale), state.max + begin, state.sum + begin,
-                       alpha + begin);
-  }
-
-  // The same of latents in codes.
-  void run_coded(const QueryTile& tile, int64_t base, int64_t keys, TileWork* w,
-                 const SoftmaxState& state) const {
-    const int64_t rows = tile.count * d_.H;
-    for (int64_t from = base; from < keys; from += kBlock) {
-      const int64_t n = std::min(kBlock, keys - from);
-      const int64_t begin = mask_rows(tile, from, keys, w->mask);
-      const void* const* key = w->key + (from - base);
-      codes_.load_keys(key, n, d_.C, &w->feed, &w->coded.keys);
-      score_rotary(tile, key, n, begin, w);
-      const int64_t first = begin / kCodedRows;
-      for (int64_t g = first; g < CodedTile::groups(rows); ++g)
-        codes_.score(w->coded.queries + g * coded_query_bytes(d_.C),
-                     w->coded.scales + g * kCodedRows * CodedTile::spans(d_.C), w->coded.keys,
-                     &w->feed, w->s + g * kCodedRows * kBlock);
-      softmax_rows(begin, rows, 0, w, w->alpha, state);
-      if (from > base)
-        vec_.scale_rows(state.z + begin * d_.z_ld, d_.z_ld, d_.z_ld, rows - begin,
-                        w->alpha + begin);
-      for (int64_t g = first; g < CodedTile::groups(rows); ++g) {
-        const int64_t r = g * kCodedRows;
-        codes_.weigh(w->s + r * kBlock, std::max<int64_t>(begin - r, 0),
-                     std::min(kCodedRows, rows - r), w->coded.keys, from == base, &w->feed,
-                     state.z + r * d_.z_ld, d_.z_ld);
-      }
-    }
-  }
-
-  // s = the rotary part of the scores
-  void score_rotary(const QueryTile& tile, const void* const* key, int64_t n, int64_t begin,
-                    TileWork* w) const {
-    const void* rotary[kBlock];
-    for (int64_t i = 0; i < n; ++i)
-      rotary[i] = static_cast<const char*>(key[i]) + coded_rest_at(d_.C);
-    if (tile.count == 1 && in_place_)
-      return few_.score(w->packed + d_.C * 16, d_.H, d_.R, rotary, DType::kBF16, n, &w->feed, w->s);
-    vec_.gather_bf16(rotary, n, d_.R, w->block.copy, w->block.copy_ld());
-    w->block.pack_copy(tiles_, n);
-    score_block(tiles_, w->q + d_.C, d_.width, d_.R, w->block.panels, 16 * d_.R, w->mask, begin,
-                tile.count * d_.H, w->s);
   }
 
   // The same of one token, keys base .. keys - 1, without copies of them.
@@ -401,21 +351,19 @@ class Forward {
   const TileTable& tiles_;
   const AttentionVec& vec_;
   const AttentionFew& few_;
-  const AttentionCodes& codes_;
-  const AttentionBf16* half_;  // or null
-  bool in_place_ = false;      // a token alone reads keys where they are
+  bool coded_ = false;     // latents in integer codes
+  bool in_place_ = false;  // a token alone reads keys where they are
   AttentionShape d_{};
   QueryTiles queries_;
   int64_t max_tokens_ = 0, max_keys_ = 0;
 };
 
 void Forward::finish(const QueryTile& tile, const SoftmaxState& state) const {
-  const bool unit = on_unit(tile);
+  const bool by_chunk = by_chunks(tile);
   for (int64_t i = 0; i < tile.count; ++i)
     for (int64_t h = 0; h < d_.H; ++h) {
       const int64_t r = i * d_.H + h;
-      if (d_.coded) codes_.in_order(state.z + r * d_.z_ld, d_.z_ld);
-      if (unit) half_->in_order(state.z + r * d_.z_ld, d_.z_ld);
+      if (by_chunk) d_.way->in_order(state.z + r * d_.z_ld, d_.z_ld);
       vec_.divide(state.z + r * d_.z_ld, state.sum[r], d_.C, out_ptr(a_.z, tile.first + i, h));
       if (a_.lse) out_ptr(a_.lse, tile.first + i)[h] = state.max[r] + std::log(state.sum[r]);
     }
@@ -425,15 +373,14 @@ void Forward::finish(const QueryTile& tile, const SoftmaxState& state) const {
 
 void latent_code(const Exec& exec, const LatentCode& a) {
   if (a.x.dtype != DType::kF32) return ref::latent_code(exec, a);
-  const AttentionCodes& codes = attention_codes();
   const int64_t rest = a.x.dim[1] - a.coded, bytes = coded_row_bytes(a.coded, rest);
   for (int64_t m = 0; m < a.x.dim[0]; ++m) {
     char* row = static_cast<char*>(a.rows) + m * bytes;
     const float* x = row_ptr(a.x, m);
-    for (int64_t i = 0; i < a.coded; i += kCodedSpan) {
-      const float scale = codes.code_span(x + i, std::min(kCodedSpan, a.coded - i),
-                                          reinterpret_cast<int8_t*>(row) + i);
-      std::memcpy(row + coded_scales_at(a.coded) + i / kCodedSpan * 4, &scale, sizeof scale);
+    for (int64_t i = 0; i < a.coded; i += 128) {
+      const float scale = code_latents(x + i, std::min(int64_t{128}, a.coded - i),
+                                       reinterpret_cast<int8_t*>(row) + i);
+      std::memcpy(row + coded_scales_at(a.coded) + i / 128 * 4, &scale, sizeof scale);
     }
     auto* half = reinterpret_cast<bf16*>(row + coded_rest_at(a.coded));
     for (int64_t i = 0; i < rest; ++i) half[i] = to_bf16(x[a.coded + i]);

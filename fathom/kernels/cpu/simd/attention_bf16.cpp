@@ -22,8 +22,21 @@ namespace {
 #if HWY_TARGET == HWY_AVX3
 
 constexpr int64_t kKeys = simd::kBlock;  // of a block
+constexpr int64_t kHalfRows = 16;        // query rows of a group
+constexpr int64_t kHalfSpan = 32;        // numbers or keys of one product
 constexpr int64_t kTile = kSplitPart;    // numbers of a tile
 constexpr int64_t kAsked = 24;           // keys ahead that are asked for
+int64_t half_cols(int64_t n) { return round_up(n, kHalfSpan); }
+
+// Numbers of a tile of pairs and of 64 columns of a chunk's (a line more, so that neighbours start
+// in other cache sets).
+constexpr int64_t kHalfTile = 17 * 32;
+constexpr int64_t kHalfQuad = kChunk / 32 * 4 * kHalfTile + 64;
+
+// Of a group's queries in parts, of a block's copy, of a chunk's pairs.
+int64_t group_bytes(int64_t C, int64_t R) { return 2 * kHalfRows * 3 * half_cols(C + R); }
+int64_t block_bytes(int64_t C, int64_t R) { return 2 * kKeys * half_cols(C + R); }
+int64_t whole_bytes(int64_t C) { return 2 * ((C + 63) / 64 * kHalfQuad); }
 
 // 16 x 16 numbers the other way round.
 HWY_INLINE void turn(__m512i (&x)[16]) {
@@ -41,7 +54,11 @@ HWY_INLINE void turn(__m512i (&x)[16]) {
 }
 
 // Tiles [cols / 32][3][16 pairs][16 rows][2].
-void split_queries(const float* q, int64_t ld, int64_t rows, int64_t width, uint16_t* parts) {
+void load_queries(const float* q, int64_t ld, int64_t rows, int64_t C, int64_t R,
+                  std::byte* group) {
+  const int64_t width = C + R;
+  auto* parts = reinterpret_cast<uint16_t*>(group);
+  const uint16_t* end = parts + group_bytes(C, R) / 2;
   for (int64_t at = 0; at < width; at += kHalfSpan)
     for (int64_t r = 0; r < kHalfRows; ++r) {
       const int64_t left = r < rows ? width - at : 0;
@@ -49,7 +66,7 @@ void split_queries(const float* q, int64_t ld, int64_t rows, int64_t width, uint
       store_row(load_some(x, left), left > 16 ? load_some(x + 16, left - 16) : hn::Zero(D()),
                 parts + at * 3 * kHalfRows + r * kHalfSpan);
     }
-  for (uint16_t* end = parts + half_query_size(width); parts < end; parts += kTile) {
+  for (; parts < end; parts += kTile) {
     __m512i x[16];
     for (int64_t i = 0; i < 16; ++i) x[i] = _mm512_load_si512(parts + i * 32);
     turn(x);
@@ -68,25 +85,28 @@ bool one_behind_another(const void* const* key, int64_t n) {
 
 // Line k of a tile of pairs holds 16 columns of keys 2 k and 2 k + 1, side by side. Two tiles share
 // 32 columns, by turns four to each. What lies behind the last key or number is 0.
-void load_block(HalfKeys* keys, int64_t block) {
+void load_block(KeyChunk* keys, int64_t block) {
   if (keys->in_place) return;
+  const int64_t width = keys->C + keys->R;
+  auto* const copies = reinterpret_cast<uint16_t*>(keys->block);
   const int64_t from = block * kKeys, n = std::min(keys->size - from, kKeys);
-  const int64_t cols = half_cols(keys->width), sums = half_cols(keys->C);
+  const int64_t cols = half_cols(width), sums = half_cols(keys->C);
   const void* const* key = keys->key + from;
-  const bool direct = n == kKeys && cols == keys->width && one_behind_another(key, n);
-  keys->rows = direct ? static_cast<const uint16_t*>(key[0]) : keys->copy;
+  const bool direct = n == kKeys && cols == width && one_behind_another(key, n);
+  keys->rows = direct ? static_cast<const uint16_t*>(key[0]) : copies;
   keys->ld = direct ? static_cast<const uint16_t*>(key[1]) - keys->rows : cols;
   for (int64_t r = 0; r < half_cols(n); r += 2) {
     const auto* a = static_cast<const uint16_t*>(key[std::min(r, n - 1)]);
     const auto* b = static_cast<const uint16_t*>(key[std::min(r + 1, n - 1)]);
     for (int64_t i = from + r + kAsked; i < std::min(from + r + kAsked + 2, keys->size); ++i)
-      for (int64_t c = 0; c < keys->width; c += 32)
+      for (int64_t c = 0; c < width; c += 32)
         __builtin_prefetch(static_cast<const uint16_t*>(keys->key[i]) + c, 0, 2);
-    uint16_t* copy = keys->copy + r * cols;
-    uint16_t* pairs = keys->pairs + (from + r) / 32 * 4 * kHalfTile + r % 32 * 16;
+    uint16_t* copy = copies + r * cols;
+    uint16_t* pairs =
+        reinterpret_cast<uint16_t*>(keys->whole) + (from + r) / 32 * 4 * kHalfTile + r % 32 * 16;
     for (int64_t c = 0; c < cols; c += 32) {
       const auto lanes = [&](bool there) {
-        return static_cast<__mmask32>(low_bits(there ? keys->width - c : 0));
+        return static_cast<__mmask32>(low_bits(there ? width - c : 0));
       };
       const __m512i x = _mm512_maskz_loadu_epi16(lanes(r < n), a + c);
       const __m512i y = _mm512_maskz_loadu_epi16(lanes(r + 1 < n), b + c);
@@ -156,9 +176,9 @@ HWY_INLINE void each(F f) {
 
 // sums[64][16] of the first 16 * kCount keys of a block
 template <int kCount>
-void score_tiles(const uint16_t* parts, const HalfKeys& keys, float* sums) {
+void score_tiles(const uint16_t* parts, const KeyChunk& keys, float* sums) {
   each<kCount>([](auto t) { clear_sum<t>(); });
-  for (int64_t c = 0; c < keys.width; c += 32, parts += 3 * kTile) {
+  for (int64_t c = 0; c < keys.C + keys.R; c += 32, parts += 3 * kTile) {
     load_parts(parts);
     each<kCount>([&](auto t) { add_scores<t>(keys.rows + t * 16 * keys.ld + c, 2 * keys.ld); });
   }
@@ -169,7 +189,7 @@ using Tile = uint16_t[16][32];
 
 // The same of keys in place: while one column of tiles is multiplied, the next one is copied.
 template <int kCount>
-void score_in_place(const uint16_t* parts, const HalfKeys& keys, const void* const* key, int64_t n,
+void score_in_place(const uint16_t* parts, const KeyChunk& keys, const void* const* key, int64_t n,
                     float* sums) {
   const uint16_t* row[16 * kCount];
   for (int64_t i = 0; i < 16 * kCount; ++i)
@@ -184,9 +204,9 @@ void score_in_place(const uint16_t* parts, const HalfKeys& keys, const void* con
     take(t, 0, copy[0][t]);
   });
   int now = 0;
-  for (int64_t c = 0; c < keys.width; c += 32, parts += 3 * kTile, now ^= 1) {
+  for (int64_t c = 0; c < keys.C + keys.R; c += 32, parts += 3 * kTile, now ^= 1) {
     load_parts(parts);
-    const int64_t next = std::min(c + 32, keys.width - 32);
+    const int64_t next = std::min(c + 32, keys.C + keys.R - 32);
     each<kCount>([&](auto t) {
       add_scores<t>(copy[now][t][0], 64);
       take(t, next, copy[now ^ 1][t]);
@@ -196,14 +216,15 @@ void score_in_place(const uint16_t* parts, const HalfKeys& keys, const void* con
 }
 
 template <int kCount>
-void score_keys(const uint16_t* parts, const HalfKeys& keys, int64_t from, int64_t n, float* sums) {
+void score_keys(const uint16_t* parts, const KeyChunk& keys, int64_t from, int64_t n, float* sums) {
   if (keys.in_place)
     score_in_place<kCount>(parts, keys, keys.key + from, n, sums);
   else
     score_tiles<kCount>(parts, keys, sums);
 }
 
-void score(const uint16_t* parts, const HalfKeys& keys, int64_t block, int64_t rows, float* s) {
+void score(const std::byte* group, const KeyChunk& keys, int64_t block, int64_t rows, float* s) {
+  const auto* parts = reinterpret_cast<const uint16_t*>(group);
   HWY_ALIGN float sums[kKeys * 16];
   const int64_t from = block * kKeys, n = std::min(keys.size - from, kKeys);
   const AmxTiles tiles;
@@ -234,7 +255,7 @@ void weigh_columns(const uint16_t* parts, const uint16_t* pairs, int64_t keys, f
 // The same of columns c .. of keys in place: while pairs of some keys are multiplied, those of the
 // next ones are made.
 template <int kSpans>
-void weigh_in_place(const uint16_t* parts, const HalfKeys& keys, int64_t c, float* z,
+void weigh_in_place(const uint16_t* parts, const KeyChunk& keys, int64_t c, float* z,
                     int64_t line) {
   HWY_ALIGN Tile pairs[2][2 * kSpans];
   const auto row = [&](int64_t k) {
@@ -266,16 +287,17 @@ void weigh_in_place(const uint16_t* parts, const HalfKeys& keys, int64_t c, floa
 }
 
 template <int kSpans>
-void weigh_span(const uint16_t* parts, const HalfKeys& keys, int64_t c, float* z, int64_t line) {
+void weigh_span(const uint16_t* parts, const KeyChunk& keys, int64_t c, float* z, int64_t line) {
   if (keys.in_place)
     weigh_in_place<kSpans>(parts, keys, c, z, line);
   else
-    weigh_columns<kSpans>(parts, keys.pairs + c / 64 * kHalfQuad, keys.size, z, line);
+    weigh_columns<kSpans>(parts, reinterpret_cast<const uint16_t*>(keys.whole) + c / 64 * kHalfQuad,
+                          keys.size, z, line);
 }
 
-void weigh(const float* p, int64_t ld_block, int64_t rows, const HalfKeys& keys, float* z,
+void weigh(const float* p, int64_t ld_block, int64_t rows, const KeyChunk& keys, float* z,
            int64_t ld) {
-  HWY_ALIGN uint16_t parts[kHalfBlocks * kKeys / 32 * 3 * kTile];
+  HWY_ALIGN uint16_t parts[kChunk / 32 * 3 * kTile];
   for (int64_t k = 0; k < keys.size; k += 32)
     for (int64_t r = 0; r < rows; ++r) {
       const float* x = p + k / kKeys * ld_block + r * kKeys + k % kKeys;
@@ -299,17 +321,26 @@ void in_order(float* z, int64_t cols) {
   }
 }
 
-const AttentionBf16* table() {
-  static constexpr AttentionBf16 kTable = {&split_queries, &load_block, &score, &weigh, &in_order};
+const ChunkProducts* table() {
+  static constexpr ChunkProducts kTable = {.rows = kHalfRows,
+                                           .group_bytes = &group_bytes,
+                                           .block_bytes = &block_bytes,
+                                           .whole_bytes = &whole_bytes,
+                                           .z_cols = &half_cols,
+                                           .load_queries = &load_queries,
+                                           .load_block = &load_block,
+                                           .score = &score,
+                                           .weigh = &weigh,
+                                           .in_order = &in_order};
   return amx_bf16() ? &kTable : nullptr;
 }
 #else
-const AttentionBf16* table() { return nullptr; }
+const ChunkProducts* table() { return nullptr; }
 #endif
 
 }  // namespace
 
-const AttentionBf16* make_attention_bf16() { return table(); }
+const ChunkProducts* make_attention_bf16() { return table(); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom::simd
@@ -320,7 +351,7 @@ namespace fathom::simd {
 
 HWY_EXPORT(make_attention_bf16);
 
-const AttentionBf16* attention_bf16() { return HWY_DYNAMIC_DISPATCH(make_attention_bf16)(); }
+const ChunkProducts* attention_bf16() { return HWY_DYNAMIC_DISPATCH(make_attention_bf16)(); }
 
 }  // namespace fathom::simd
 #endif  // HWY_ONCE

@@ -8,12 +8,12 @@
 namespace fathom {
 namespace {
 
-using simd::HalfKeys;
+using simd::KeyChunk;
 using testing::Aligned;
 
-struct Numbers : Aligned {
-  explicit Numbers(int64_t count) : Aligned(static_cast<size_t>(count) * 2) {}
-  uint16_t* get() const { return static_cast<uint16_t*>(data()); }
+struct Bytes : Aligned {
+  explicit Bytes(int64_t count) : Aligned(static_cast<size_t>(count)) {}
+  std::byte* get() const { return static_cast<std::byte*>(data()); }
 };
 
 // Rows of bf16 with NaN behind each, and what they are in f32.
@@ -41,7 +41,7 @@ struct Latents {
 }  // namespace
 
 TEST_CASE("attention on the matrix unit: scores and sums have the bits of the plain loop") {
-  const simd::AttentionBf16* unit = simd::attention_bf16();
+  const simd::ChunkProducts* unit = simd::attention_bf16();
   if (!unit) return;  // no such unit
   for (const auto& [C, R] :
        {std::pair{1, 1}, {16, 16}, {33, 14}, {96, 32}, {64, 32}, {130, 5}, {512, 64}})
@@ -49,25 +49,25 @@ TEST_CASE("attention on the matrix unit: scores and sums have the bits of the pl
       for (const int64_t rows : {1, 4, 8, 16})
         for (const auto& [scattered, in_place] :
              {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
-          if (in_place && (C % simd::kHalfSpan != 0 || R % simd::kHalfSpan != 0)) continue;
+          if (in_place && (C % 32 != 0 || R % 32 != 0)) continue;
           CAPTURE(in_place);
           CAPTURE(C);
           CAPTURE(n);
           CAPTURE(rows);
-          const int64_t width = C + R, ld = rows * simd::kBlock, cols = simd::half_cols(C);
+          const int64_t width = C + R, ld = rows * simd::kBlock, cols = unit->z_cols(C);
           const Latents latents(n, width, width + (scattered ? 3 : 0), scattered);
           const auto q = testing::random_floats(rows * width, 6);
-          const auto p = testing::random_floats(simd::kHalfBlocks * ld, 7);
-          const Numbers parts(simd::half_query_size(width)), copy(simd::half_copy_size(width));
-          const Numbers pairs(simd::half_pairs_size(C));
-          HalfKeys keys{.key = latents.key.data(),
+          const auto p = testing::random_floats(simd::kChunkBlocks * ld, 7);
+          const Bytes parts(unit->group_bytes(C, R));
+          const Bytes block(unit->block_bytes(C, R)), whole(unit->whole_bytes(C));
+          KeyChunk keys{.key = latents.key.data(),
                         .size = n,
-                        .width = width,
                         .C = C,
+                        .R = R,
                         .in_place = in_place,
-                        .copy = copy.get(),
-                        .pairs = pairs.get()};
-          unit->split_queries(q.data(), width, rows, width, parts.get());
+                        .block = block.get(),
+                        .whole = whole.get()};
+          unit->load_queries(q.data(), width, rows, C, R, parts.get());
           std::vector<float> s(static_cast<size_t>(ld)), z(static_cast<size_t>(rows * cols));
           bool same = true;
           const auto at = [](const auto& v, int64_t i) { return v.data() + i; };
@@ -81,8 +81,8 @@ TEST_CASE("attention on the matrix unit: scores and sums have the bits of the pl
           }
           CHECK(same);
           // Probabilities behind the last key are 0.
-          std::vector<float> shares(static_cast<size_t>(simd::kHalfBlocks * ld));
-          for (int64_t i = 0; i < simd::kHalfBlocks * ld; ++i)
+          std::vector<float> shares(static_cast<size_t>(simd::kChunkBlocks * ld));
+          for (int64_t i = 0; i < simd::kChunkBlocks * ld; ++i)
             if (i / ld * simd::kBlock + i % simd::kBlock < n)
               shares[static_cast<size_t>(i)] = p[static_cast<size_t>(i)];
           unit->weigh(shares.data(), ld, rows, keys, z.data(), cols);

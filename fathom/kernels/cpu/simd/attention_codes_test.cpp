@@ -84,44 +84,74 @@ TEST_CASE("coded latents: the vector kernels write the reference's rows on every
   }
 }
 
-TEST_CASE("coded latents: every way to multiply them gives the same bits") {
+TEST_CASE("coded latents: every way to multiply them gives the same bits, near the plain sums") {
   TestExec t;
-  for (const int64_t C : {16, 128, 200, 512})
-    for (const int64_t n : {1, 33, 64}) {
-      const Tensor rows = t.random({n, C + 16}, "rows");
-      const LatentPages pages(cpu_ref(), t, rows, C);
-      std::vector<const void*> key;
-      for (int64_t i = 0; i < n; ++i) key.push_back(pages.data[0].data() + i * pages.keys.stride);
-      const Tensor q = t.random({simd::kCodedRows, C}, "query");
-      const Tensor p = t.random({simd::kCodedRows, simd::kBlock}, "probabilities");
-      const int64_t cols = simd::coded_cols(C), spans = cols / simd::kCodedSpan;
-      std::vector<float> want;
-      testing::for_each_target([&] {
-        for (const simd::AttentionCodes* way : simd::attention_codes_tables()) {
-          const Tensor codes = t.make({simd::coded_query_bytes(C)}, DType::kU8);
-          const Tensor lines = t.make({2, simd::kBlock * cols}, DType::kU8);
-          const Tensor scales = t.make({spans, simd::kCodedRows});
-          const Tensor key_scales = t.make({spans, simd::kBlock});
-          auto* bytes = static_cast<std::byte*>(codes.view.data);
-          auto* first_line = static_cast<int8_t*>(lines.view.data);
-          simd::CodedKeys keys{first_line, first_line + simd::kBlock * cols, key_scales.as<float>(),
-                               cols};
-          simd::KeyFeed feed;  // empty
-          way->code_queries(q.as<float>(), C, simd::kCodedRows, C, bytes, scales.as<float>());
-          way->load_keys(key.data(), n, C, &feed, &keys);
-          std::vector<float> out(static_cast<size_t>(simd::kCodedRows * (simd::kBlock + cols)));
-          float *s = out.data(), *z = s + simd::kCodedRows * simd::kBlock;
-          way->score(bytes, scales.as<float>(), keys, &feed, s);
-          for (const bool first : {true, false})
-            way->weigh(p.as<float>(), 1, simd::kCodedRows, keys, first, &feed, z, cols);
-          for (int64_t r = 1; r < simd::kCodedRows; ++r) way->in_order(z + r * cols, cols);
-          if (want.empty()) want = out;
-          CHECK(out == want);
-          CHECK(z[0] == 0);  // of a row before `begin`
-          CHECK(z[cols] != 0);
-        }
-      });
-    }
+  for (const auto& [C, R] : {std::pair{16, 3}, {128, 64}, {200, 16}, {512, 64}})
+    for (const int64_t n : {1, 33, 64, 100, 256})
+      for (const int64_t rows : {1, 4, 8}) {
+        CAPTURE(C);
+        CAPTURE(n);
+        CAPTURE(rows);
+        const int64_t width = C + R, ld = rows * simd::kBlock;
+        const Tensor latents = t.random({n, width}, "rows");
+        const LatentPages pages(cpu_ref(), t, latents, C);
+        std::vector<const void*> key;
+        for (int64_t i = 0; i < n; ++i)
+          key.push_back(pages.data[static_cast<size_t>(i / kPageTokens)].data() +
+                        i % kPageTokens * pages.keys.stride);
+        const Tensor q = t.random({rows, width}, "query");
+        const Tensor p = t.random({simd::kChunkBlocks, rows, simd::kBlock}, "probabilities");
+        for (int64_t i = 0; i < p.view.numel(); ++i)  // those behind the last key
+          if (i / ld * simd::kBlock + i % simd::kBlock >= n) p.as<float>()[i] = 0;
+        std::vector<float> want;
+        testing::for_each_target([&] {
+          for (const simd::ChunkProducts* way : simd::attention_codes_ways())
+            for (const bool in_place : {false, true}) {
+              const auto room = [&](int64_t bytes) { return t.make({bytes}, DType::kU8); };
+              const auto at = [](const Tensor& x) { return static_cast<std::byte*>(x.view.data); };
+              const Tensor group = room(way->group_bytes(C, R));
+              const Tensor block = room(way->block_bytes(C, R)), whole = room(way->whole_bytes(C));
+              simd::KeyFeed feed;  // empty
+              simd::KeyChunk keys{.key = key.data(),
+                                  .size = n,
+                                  .C = C,
+                                  .R = R,
+                                  .in_place = in_place,
+                                  .feed = &feed,
+                                  .block = at(block),
+                                  .whole = at(whole)};
+              const int64_t cols = way->z_cols(C);
+              std::vector<float> out, s(static_cast<size_t>(ld));
+              std::vector<float> z(static_cast<size_t>(rows * cols));
+              way->load_queries(q.as<float>(), width, rows, C, R, at(group));
+              for (int64_t k = 0; k < n; k += simd::kBlock) {
+                way->load_block(&keys, k / simd::kBlock);
+                way->score(at(group), keys, k / simd::kBlock, rows, s.data());
+                for (int64_t r = 0; r < rows; ++r)
+                  out.insert(out.end(), s.begin() + r * simd::kBlock,
+                             s.begin() + r * simd::kBlock + std::min(n - k, simd::kBlock));
+              }
+              way->weigh(p.as<float>(), ld, rows, keys, z.data(), cols);
+              for (int64_t r = 0; r < rows; ++r) {
+                way->in_order(z.data() + r * cols, cols);
+                out.insert(out.end(), z.begin() + r * cols, z.begin() + r * cols + C);
+              }
+              if (want.empty()) want = out;
+              CHECK(out == want);
+            }
+        });
+        // The last row's first score and first sum.
+        const float* query = q.as<float>() + (rows - 1) * width;
+        double score = 0, sum = 0;
+        for (int64_t i = 0; i < width; ++i) score += double{query[i]} * latents.as<float>()[i];
+        for (int64_t i = 0; i < n; ++i)
+          sum += double{p.as<float>()[i / simd::kBlock * ld + (rows - 1) * simd::kBlock +
+                                      i % simd::kBlock]} *
+                 latents.as<float>()[i * width];
+        const auto first = static_cast<size_t>((rows - 1) * std::min(n, simd::kBlock));
+        CHECK(std::abs(want[first] - score) < 0.3);
+        CHECK(std::abs(want[want.size() - static_cast<size_t>(C)] - sum) < 0.3);
+      }
 }
 
 TEST_CASE("coded latents: attention is near the reference, whatever the tiles, chunks and sets") {

@@ -11,7 +11,7 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
-#include "fathom/kernels/cpu/simd/vec16-inl.h"
+#include "fathom/kernels/cpu/simd/turn-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd {
@@ -20,41 +20,8 @@ namespace {
 
 #if HWY_TARGET != HWY_SCALAR
 using V = hn::Vec<D16>;
-using U32 = hn::RebindToUnsigned<D16>;
 
 constexpr int kRowsMost = kLanesOf16 == 16 ? 8 : 4;  // heads whose sums stay in registers
-
-// Lines d of `to` = the 32-bit pieces d of kLanesOf16 rows' next 16 bytes, d = 0 .. 3.
-HWY_INLINE void turn(const char* const* row, int64_t at, uint32_t* to) {
-  const U32 d;
-  const hn::RepartitionToWide<U32> d64;
-  const auto four = [&](int r) HWY_ATTR {
-    return hn::LoadU(hn::CappedTag<uint32_t, 4>(), reinterpret_cast<const uint32_t*>(row[r] + at));
-  };
-  hn::Vec<U32> a[4];  // rows i, i + 4, .. in spans of 128 bits
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-#if HWY_TARGET == HWY_AVX3
-    const hn::CappedTag<uint32_t, 8> half;
-    a[i] = hn::Combine(d, hn::Combine(half, four(i + 12), four(i + 8)),
-                       hn::Combine(half, four(i + 4), four(i)));
-#elif HWY_TARGET == HWY_AVX2
-    a[i] = hn::Combine(d, four(i + 4), four(i));
-#else
-    a[i] = four(i);
-#endif
-  }
-  const auto low = [&](auto x, auto y) HWY_ATTR { return hn::InterleaveLower(d, x, y); };
-  const auto high = [&](auto x, auto y) HWY_ATTR { return hn::InterleaveUpper(d, x, y); };
-  const auto store = [&](int line, auto x)
-                         HWY_ATTR { hn::Store(hn::BitCast(d, x), d, to + line * kLanesOf16); };
-  const auto p = hn::BitCast(d64, low(a[0], a[1])), q = hn::BitCast(d64, low(a[2], a[3]));
-  const auto r = hn::BitCast(d64, high(a[0], a[1])), s = hn::BitCast(d64, high(a[2], a[3]));
-  store(0, hn::InterleaveLower(d64, p, q));
-  store(1, hn::InterleaveUpper(d64, p, q));
-  store(2, hn::InterleaveLower(d64, r, s));
-  store(3, hn::InterleaveUpper(d64, r, s));
-}
 
 // Lanes are keys: a number of a query serves kPanels vectors of them. 64 bytes of each row are
 // turned while those before them are multiplied.

@@ -15,8 +15,6 @@
 
 namespace fathom::simd {
 
-constexpr int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
-
 // One more than the index of the last bit.
 inline int64_t bits_end(uint64_t mask) { return 64 - std::countl_zero(mask); }
 

@@ -12,6 +12,8 @@ namespace fathom::simd {
 
 inline constexpr int64_t kBlock = kPageTokens;  // keys of a block
 
+constexpr int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
+
 // The lowest n bits; n is clamped to 0 .. 64.
 constexpr uint64_t low_bits(int64_t n) {
   return n <= 0 ? 0 : n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
