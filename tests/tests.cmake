@@ -6,6 +6,24 @@ foreach(room IN LISTS ROOMS)
   endif()
 endforeach()
 
+# The matrix unit's kernels on processors without one: tests/matrix_unit/emulation.cpp.
+if(TARGET fathom_kernels AND NOT FATHOM_SANITIZE)
+  set(unit_tests attention_bf16 attention_codes gemm_grad_split index_codes int_gemm split_products split_rows)
+  list(TRANSFORM unit_tests PREPEND ${PROJECT_SOURCE_DIR}/fathom/kernels/cpu/simd/)
+  list(TRANSFORM unit_tests APPEND _test.cpp)
+  add_executable(matrix_unit_test ${PROJECT_SOURCE_DIR}/tests/matrix_unit/emulation.cpp ${unit_tests})
+  target_link_libraries(matrix_unit_test PRIVATE fathom_kernels)
+  optimise(matrix_unit_test O1)
+  add_test(NAME matrix_unit COMMAND matrix_unit_test --no-path-filenames=1
+           "--test-case-exclude=*prefill, steps and threads*,*attention is near the reference*"
+           WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(matrix_unit PROPERTIES LABELS unit)
+  add_test(NAME matrix_unit_slow COMMAND matrix_unit_test --no-path-filenames=1
+           "--test-case=*prefill, steps and threads*,*attention is near the reference*"
+           WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(matrix_unit_slow PROPERTIES LABELS slow)
+endif()
+
 # What is marked doctest::test_suite("slow") * doctest::skip().
 if(TARGET task_test)
   add_test(NAME task_slow COMMAND task_test --no-path-filenames=1 --no-skip --test-suite=slow
