@@ -9,7 +9,8 @@
 //   chunk    4 blocks; the states of the chunks are merged in ascending order
 // Latents in integer codes have a score and a sum of their own (attention_codes.h), the same on
 // every instruction set. So have latents of bf16 where there is a matrix unit for bf16
-// (attention_bf16.h): their bits depend on whether the machine has one.
+// (attention_bf16.h): their bits depend on whether the machine has one. Both go by
+// attention_chunk.h.
 // Chunks exist so that a single decoded token can use all threads.
 #include <algorithm>
 #include <atomic>

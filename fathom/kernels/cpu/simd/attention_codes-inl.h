@@ -229,6 +229,7 @@ HWY_INLINE void quads_of_16(const Rows16& rows, int64_t c, int64_t second, int64
   }
 }
 
+// Scales of a block's keys, 0 behind the last one.
 HWY_INLINE void load_scales(const KeyChunk& keys, int64_t block) {
   const int64_t spans = cols_of(keys.C) / kSpan, from = block * kBlock;
   const int64_t n = std::min(keys.size - from, kBlock);
