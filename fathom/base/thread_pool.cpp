@@ -15,6 +15,8 @@
 namespace fathom {
 namespace {
 
+using std::chrono::microseconds, std::chrono::steady_clock;
+
 // Which pool's worker this thread is: a nested call goes on under the worker's own number.
 struct Worker {
   const ThreadPool* pool = nullptr;
@@ -22,30 +24,38 @@ struct Worker {
 };
 thread_local Worker this_worker;
 
-// A decoded token has a region every few microseconds, and waking a thread costs as much. Measured:
-// with 2 us here two threads decode no faster than one, with 10 sometimes; 50 gain nothing on 20.
-constexpr std::chrono::microseconds kIdleSpin{20};
-// Waiting for the last claimed chunks; then sleeping frees a core for the thread that has them.
-constexpr std::chrono::microseconds kJoinSpin{20};
-
 void pause_cpu() {
 #if defined(__x86_64__)
   _mm_pause();
 #endif
 }
 
-// Whether `done` came true in time.
+// Whether `done` came true before `end`.
 template <class F>
-bool spin(std::chrono::microseconds time, const F& done) {
-  const auto end = std::chrono::steady_clock::now() + time;
+bool spin(steady_clock::time_point end, const F& done) {
   do {
     for (int i = 0; i < 32; ++i) {
       if (done()) return true;
       pause_cpu();
     }
-  } while (std::chrono::steady_clock::now() < end);
+  } while (steady_clock::now() < end);
   return false;
 }
+
+}  // namespace
+
+template <class Done, class Sleep>
+void ThreadPool::Waiter::wait(const Done& done, const Sleep& sleep) {
+  constexpr microseconds kShort{2}, kLong{20};
+  // A wait that took no longer than this, waking included, was worth a long spin.
+  constexpr microseconds kSoon{60};
+  const auto start = steady_clock::now();
+  if (spin(start + (patient_ ? kLong : kShort), done)) return;
+  sleep();
+  patient_ = steady_clock::now() - start < kSoon;
+}
+
+namespace {
 
 // Job::state. Claims that fail may take the high half below zero.
 constexpr uint64_t kClaim = uint64_t{1} << 32, kFinish = 1;
@@ -135,13 +145,15 @@ void ThreadPool::run_chunks(int thread, uint64_t claimed) {
 void ThreadPool::work(int thread) {
   this_worker = {this, thread};
   const auto called = [this] { return unclaimed(job_.state.load()) > 0 || stop_.load(); };
+  const auto sleep = [this, called] {
+    asleep_.fetch_add(1);
+    const int signal = signal_.load();
+    if (!called()) signal_.wait(signal);  // a caller that saw nobody asleep is seen here
+    asleep_.fetch_sub(1);
+  };
+  Waiter waiter;
   while (!stop_) {
-    if (!spin(kIdleSpin, called)) {
-      asleep_.fetch_add(1);
-      const int signal = signal_.load();
-      if (!called()) signal_.wait(signal);  // a caller that saw nobody asleep is seen here
-      asleep_.fetch_sub(1);
-    }
+    waiter.wait(called, sleep);
     run_chunks(thread, claim());
   }
 }
@@ -170,12 +182,14 @@ void ThreadPool::parallel_phases(std::span<const Phase> phases) {
     const uint64_t state = job_.state.load();
     return unclaimed(state) > 0 || unfinished(state) == 0;
   };
+  // Sleeping frees a core for the threads that have the last chunks.
+  const auto sleep = [this, called] {
+    joining_.store(1);
+    if (!called()) joining_.wait(1);  // a thread that saw nobody waiting is seen here
+    joining_.store(0);
+  };
   while (unfinished(job_.state.load()) > 0) {
-    if (!spin(kJoinSpin, called)) {
-      joining_.store(1);
-      if (!called()) joining_.wait(1);  // a thread that saw nobody waiting is seen here
-      joining_.store(0);
-    }
+    joiner_.wait(called, sleep);
     if (unclaimed(job_.state.load()) > 0) run_chunks(0, claim());
   }
   this_worker = outside;

@@ -59,6 +59,18 @@ class ThreadPool {
   int64_t num_regions() const { return num_regions_; }
 
  private:
+  // Spins for a moment and then sleeps; the moment is longer while what is waited for comes so soon
+  // that waking costs more than the wait. One for each thread.
+  class Waiter {
+   public:
+    // sleep() returns when `done` may have come true.
+    template <class Done, class Sleep>
+    void wait(const Done& done, const Sleep& sleep);
+
+   private:
+    bool patient_ = false;
+  };
+
   void work(int thread);  // reads no member that the constructor is still filling
   uint64_t claim();
   void run_chunks(int thread, uint64_t claimed);
@@ -82,6 +94,7 @@ class ThreadPool {
   std::mutex mutex_;  // guards error_ while chunks run
   std::exception_ptr error_;
   int64_t num_regions_ = 0;
+  Waiter joiner_;
   std::vector<std::thread> workers_;
 };
 
