@@ -45,14 +45,12 @@ bool spin(steady_clock::time_point end, const F& done) {
 }  // namespace
 
 template <class Done, class Sleep>
-void ThreadPool::Waiter::wait(const Done& done, const Sleep& sleep) {
+void ThreadPool::wait(Waiter* waiter, const Done& done, const Sleep& sleep) {
   constexpr microseconds kShort{2}, kLong{20};
-  // A wait that took no longer than this, waking included, was worth a long spin.
-  constexpr microseconds kSoon{60};
   const auto start = steady_clock::now();
-  if (spin(start + (patient_ ? kLong : kShort), done)) return;
+  if (spin(start + (waiter->patient ? kLong : kShort), done)) return;
   sleep();
-  patient_ = steady_clock::now() - start < kSoon;
+  waiter->patient = woken_.load() < start + kLong;
 }
 
 namespace {
@@ -120,6 +118,7 @@ uint64_t ThreadPool::begin_phase() {
   const uint64_t state = chunks * (kClaim + kFinish) + (job_.next != job_.end ? kFinish : 0);
   job_.state.store(state - kClaim);
   if (asleep_.load() > 0) {
+    woken_.store(steady_clock::now());
     signal_.fetch_add(1);
     signal_.notify_all();
   }
@@ -136,6 +135,7 @@ void ThreadPool::run_chunks(int thread, uint64_t claimed) {
     // This was the last chunk of the phase.
     claimed = more ? begin_phase() : 0;
     if (thread != 0 && joining_.load() != 0) {
+      woken_.store(steady_clock::now());
       joining_.store(0);
       joining_.notify_one();
     }
@@ -153,7 +153,7 @@ void ThreadPool::work(int thread) {
   };
   Waiter waiter;
   while (!stop_) {
-    waiter.wait(called, sleep);
+    wait(&waiter, called, sleep);
     run_chunks(thread, claim());
   }
 }
@@ -189,7 +189,7 @@ void ThreadPool::parallel_phases(std::span<const Phase> phases) {
     joining_.store(0);
   };
   while (unfinished(job_.state.load()) > 0) {
-    joiner_.wait(called, sleep);
+    wait(&joiner_, called, sleep);
     if (unclaimed(job_.state.load()) > 0) run_chunks(0, claim());
   }
   this_worker = outside;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -59,18 +60,14 @@ class ThreadPool {
   int64_t num_regions() const { return num_regions_; }
 
  private:
-  // Spins for a moment and then sleeps; the moment is longer while what is waited for comes so soon
-  // that waking costs more than the wait. One for each thread.
-  class Waiter {
-   public:
-    // sleep() returns when `done` may have come true.
-    template <class Done, class Sleep>
-    void wait(const Done& done, const Sleep& sleep);
-
-   private:
-    bool patient_ = false;
+  // A thread spins for a moment before it sleeps, and longer while what it waits for comes so soon
+  // that it would only just have fallen asleep. One of each waiting thread.
+  struct Waiter {
+    bool patient = false;
   };
-
+  // sleep() returns when `done` may have come true.
+  template <class Done, class Sleep>
+  void wait(Waiter* waiter, const Done& done, const Sleep& sleep);
   void work(int thread);  // reads no member that the constructor is still filling
   uint64_t claim();
   void run_chunks(int thread, uint64_t claimed);
@@ -90,6 +87,8 @@ class ThreadPool {
   alignas(128) std::atomic<int> signal_{0};  // sleeping workers wait for another value
   std::atomic<int> asleep_{0};               // workers
   std::atomic<int> joining_{0};              // 1: the caller sleeps
+  // When somebody was last woken; how long that takes is not the work's fault.
+  std::atomic<std::chrono::steady_clock::time_point> woken_{};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;  // guards error_ while chunks run
   std::exception_ptr error_;

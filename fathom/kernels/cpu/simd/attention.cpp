@@ -30,6 +30,7 @@ namespace {
 
 constexpr int64_t kTileRows = 256;  // query rows of a dense tile, if its numbers stay in L2
 constexpr int64_t kTileNumbers = 96 * 1024;
+constexpr int64_t kJoinedAlone = 128 * 1024;  // bytes of states that one thread joins
 
 class Forward {
  public:
@@ -69,16 +70,16 @@ class Forward {
       const int64_t keys = num_keys(tile, tile.count - 1);
       if (keys <= kChunk) {
         run_chunk(tile, 0, &w, w.chunk);
-        return finish(tile, w.chunk);
+        return finish(tile, 0, tile.count * d_.H, w.chunk);
       }
       w.total.clear(tile.count * d_.H);
       for (int64_t base = 0; base < keys; base += kChunk) {
         announce(tile, base + kChunk, &w);
         run_chunk(tile, base, &w, w.chunk);
         std::swap(w.key, w.later);
-        merge(tile, w.total, w.chunk);
+        merge(0, tile.count * d_.H, w.total, w.chunk);
       }
-      finish(tile, w.total);
+      finish(tile, 0, tile.count * d_.H, w.total);
     });
   }
 
@@ -136,7 +137,7 @@ class Forward {
     const int64_t tasks = chunks * queries_.size;
     const auto tile_of = [&](int64_t n) -> const QueryTile& { return queries_.tile[n / chunks]; };
     std::atomic<int64_t> claimed{0};
-    exec_.pool->parallel_for(exec_.pool->size(), 1, [&](int64_t, int64_t, int thread) {
+    const auto compute = [&](int64_t, int64_t, int thread) {
       int64_t now = claimed.fetch_add(1), loaded = -1;
       TileWork w(scratch.of(thread), d_, rows);
       for (int64_t later; now < tasks; now = later) {
@@ -148,12 +149,20 @@ class Forward {
         run_chunk(tile_of(now), now % chunks * kChunk, &w, state(now));
         std::swap(w.key, w.later);
       }
-    });
-    exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int) {
-      const SoftmaxState first = state(i * chunks);
-      for (int64_t c = 1; c < chunks; ++c) merge(queries_.tile[i], first, state(i * chunks + c));
-      finish(queries_.tile[i], first);
-    });
+    };
+    // Of few numbers, threads share only those of several tiles.
+    const int64_t threads = exec_.pool->size();
+    const int64_t parts = total > kJoinedAlone ? threads : 1;
+    const auto join = [&](int64_t n, int64_t, int) {
+      const QueryTile& tile = queries_.tile[n / parts];
+      const int64_t all = tile.count * d_.H, part = n % parts, begin = all * part / parts,
+                    end = all * (part + 1) / parts;
+      const SoftmaxState first = state(n / parts * chunks);
+      for (int64_t c = 1; c < chunks; ++c) merge(begin, end, first, state(n / parts * chunks + c));
+      finish(tile, begin, end, first);
+    };
+    const ThreadPool::Phase phases[] = {{threads, 1, compute}, {queries_.size * parts, 1, join}};
+    exec_.pool->parallel_phases(phases);
   }
 
   void load_queries(const QueryTile& tile, TileWork* w) const {
@@ -294,8 +303,8 @@ class Forward {
       std::fill_n(w->mask, d_.H, low_bits(n));
       vec_.softmax_block(w->s, w->mask, d_.H, static_cast<float>(a_.scale), state.max, state.sum,
                          w->alpha);
-      if (from > base) vec_.scale_rows(state.z, d_.z_ld, d_.z_ld, d_.H, w->alpha);
-      few_.weigh(w->s, d_.H, key, a_.keys.dtype, n, d_.C, from == base, &w->feed, state.z, d_.z_ld);
+      few_.weigh(w->s, from > base ? w->alpha : nullptr, d_.H, key, a_.keys.dtype, n, d_.C,
+                 &w->feed, state.z, d_.z_ld);
     }
   }
 
@@ -340,12 +349,13 @@ class Forward {
       block->pack_copy(tiles_, n);
   }
 
-  void merge(const QueryTile& tile, const SoftmaxState& into, const SoftmaxState& from) const {
-    vec_.merge_rows(into.z, from.z, d_.z_ld, d_.z_ld, tile.count * d_.H, into.max, into.sum,
-                    from.max, from.sum);
+  // Of rows begin .. end - 1 of a tile.
+  void merge(int64_t begin, int64_t end, const SoftmaxState& into, const SoftmaxState& from) const {
+    vec_.merge_rows(into.z + begin * d_.z_ld, from.z + begin * d_.z_ld, d_.z_ld, d_.z_ld,
+                    end - begin, into.max + begin, into.sum + begin, from.max + begin,
+                    from.sum + begin);
   }
-
-  void finish(const QueryTile& tile, const SoftmaxState& state) const;
+  void finish(const QueryTile& tile, int64_t begin, int64_t end, const SoftmaxState& state) const;
 
   const Exec& exec_;
   const Attention& a_;
@@ -359,15 +369,17 @@ class Forward {
   int64_t max_tokens_ = 0, max_keys_ = 0;
 };
 
-void Forward::finish(const QueryTile& tile, const SoftmaxState& state) const {
-  const bool by_chunk = by_chunks(tile);
-  for (int64_t i = 0; i < tile.count; ++i)
-    for (int64_t h = 0; h < d_.H; ++h) {
-      const int64_t r = i * d_.H + h;
-      if (by_chunk) d_.way->in_order(state.z + r * d_.z_ld, d_.z_ld);
-      vec_.divide(state.z + r * d_.z_ld, state.sum[r], d_.C, out_ptr(a_.z, tile.first + i, h));
-      if (a_.lse) out_ptr(a_.lse, tile.first + i)[h] = state.max[r] + std::log(state.sum[r]);
-    }
+void Forward::finish(const QueryTile& tile, int64_t begin, int64_t end,
+                     const SoftmaxState& state) const {
+  const bool by_chunk = by_chunks(tile), few = !by_chunk && in_place(tile);
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t t = tile.first + r / d_.H, h = r % d_.H;
+    float* z = state.z + r * d_.z_ld;
+    if (by_chunk) d_.way->in_order(z, d_.z_ld);
+    if (few) few_.in_order(z, a_.keys.dtype, d_.C);
+    vec_.divide(z, state.sum[r], d_.C, out_ptr(a_.z, t, h));
+    if (a_.lse) out_ptr(a_.lse, t)[h] = state.max[r] + std::log(state.sum[r]);
+  }
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "fathom/kernels/cpu/simd/targets.h"
 
@@ -31,15 +30,14 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
   constexpr int kPer = 4 / sizeof(T), kChunk = 16 * kPer;  // numbers of a row in a line, in 16
   constexpr int kKeys = kPanels * kLanesOf16;
   constexpr int kPieces = 4 * kPanels, kLines = 16 / kPieces;
-  constexpr int kAsked =
-      HWY_MAX(kKeys / 32, 1);  // for a 16th of a line of kKeys rows: half of them
+  constexpr int kAsked = kLines * HWY_MAX(kKeys / 32, 1);  // for a piece: half of its lines
   constexpr int64_t kSize = sizeof(T);
   for (int64_t from = 0; from < n; from += kKeys) {
     const char* row[kKeys];
     for (int64_t i = 0; i < kKeys; ++i)
       row[i] = static_cast<const char*>(key[HWY_MIN(from + i, n - 1)]);
     V sum[kRows][kPanels];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) sum[r][p] = hn::Zero(D16());
@@ -52,10 +50,10 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
         if (k + kChunk < width)
           turn(row + i / 4 * kLanesOf16, (k + kChunk) * kSize + i % 4 * 16,
                lines[now ^ 1][i / 4] + i % 4 * 4 * kLanesOf16);
+        feed->ask(kAsked);
 #pragma GCC unroll 4
         for (int line = 0; line < kLines; ++line) {
           const int64_t l = i * kLines + line;
-          feed->ask(kAsked);
 #pragma GCC unroll 2
           for (int half = 0; half < kPer; ++half) {
             V x[kPanels];
@@ -68,11 +66,11 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
               x[p] = hn::BitCast(D16(), bits);
             }
             const float* q = packed + (k + l * kPer + half) * 16;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r) {
               V number = hn::Set(D16(), q[r]);
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-              asm("" : "+v"(number.raw));  // loaded once
+              if constexpr (kPanels > 1) asm("" : "+v"(number.raw));  // loaded once
 #endif
 #pragma GCC unroll 4
               for (int p = 0; p < kPanels; ++p) sum[r][p] = fused_vec(number, x[p], sum[r][p]);
@@ -80,7 +78,7 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
           }
         }
       }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p)
@@ -91,6 +89,9 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
 template <class T, int kRows = kRowsMost>
 void score_type(const float* packed, int64_t heads, int64_t width, const void* const* key,
                 int64_t n, KeyFeed* feed, float* s) {
+  if constexpr (kLanesOf16 == 16 && kRows == kRowsMost)
+    if (heads == 16)  // rows are turned once for all of them
+      return score_heads<T, 16, 1>(packed, width, key, n, feed, s);
   for (; heads >= kRows; heads -= kRows, packed += kRows, s += kRows * kBlock)
     if (n <= kLanesOf16)
       score_heads<T, kRows, 1>(packed, width, key, n, feed, s);
@@ -106,65 +107,84 @@ void score(const float* packed, int64_t heads, int64_t width, const void* const*
   score_type<uint16_t>(packed, heads, width, key, n, feed, s);
 }
 
-HWY_INLINE V load_numbers(const float* p) { return hn::LoadU(D16(), p); }
-HWY_INLINE V load_numbers(const uint16_t* p) {
-  const hn::Rebind<uint16_t, D16> d;
-  return hn::BitCast(D16(), hn::ShiftLeft<16>(hn::PromoteTo(U32(), hn::LoadU(d, p))));
+// Two vectors of columns as they lie in memory: f32 side by side, bf16 by turns.
+HWY_INLINE void load_columns(const float* p, V* v) {
+  v[0] = hn::LoadU(D16(), p);
+  v[1] = hn::LoadU(D16(), p + kLanesOf16);
+}
+HWY_INLINE void load_columns(const uint16_t* p, V* v) {
+  const auto bits = hn::LoadU(U32(), reinterpret_cast<const uint32_t*>(p));
+  v[0] = hn::BitCast(D16(), hn::ShiftLeft<16>(bits));
+  v[1] = hn::BitCast(D16(), hn::And(bits, hn::Set(U32(), 0xFFFF0000u)));
 }
 
-template <class T, int kRows, int kVecs>
-void weigh_tile(const float* p, const void* const* key, int64_t n, int64_t col, bool first,
+template <class T, int kRows, int kPairs>
+void weigh_tile(const float* p, const float* alpha, const void* const* key, int64_t n, int64_t col,
                 KeyFeed* feed, float* z, int64_t ld) {
+  constexpr int kVecs = 2 * kPairs;
+  constexpr int64_t kAsked = 4;  // keys that ask together
   V sum[kRows][kVecs];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int i = 0; i < kVecs; ++i)
-      sum[r][i] = first ? hn::Zero(D16()) : hn::LoadU(D16(), z + r * ld + col + i * kLanesOf16);
+      sum[r][i] = alpha ? hn::Mul(hn::LoadU(D16(), z + r * ld + col + i * kLanesOf16),
+                                  hn::Set(D16(), alpha[r]))
+                        : hn::Zero(D16());
   for (int64_t k = 0; k < n; ++k) {
-    feed->ask(1);
+    if (k % kAsked == 0) feed->ask(kAsked);
     const T* row = static_cast<const T*>(key[k]) + col;
     V v[kVecs];
-#pragma GCC unroll 8
-    for (int i = 0; i < kVecs; ++i) v[i] = load_numbers(row + i * kLanesOf16);
+#pragma GCC unroll 2
+    for (int i = 0; i < kPairs; ++i) load_columns(row + i * 2 * kLanesOf16, v + 2 * i);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const V weight = hn::Set(D16(), p[r * kBlock + k]);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
       for (int i = 0; i < kVecs; ++i) sum[r][i] = fused_vec(weight, v[i], sum[r][i]);
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int i = 0; i < kVecs; ++i) hn::StoreU(sum[r][i], D16(), z + r * ld + col + i * kLanesOf16);
 }
 
-// Vectors of columns that go with so many heads.
-constexpr int vecs_of(int rows) { return kLanesOf16 == 16 ? (rows > 5 ? 3 : 4) : 2; }
+// Pairs of vectors of columns that go with so many heads.
+constexpr int pairs_of(int rows) { return kLanesOf16 == 16 && rows <= 6 ? 2 : 1; }
 
-template <class T, int kRows, int kVecs = vecs_of(kRows)>
-void weigh_rows(const float* p, const void* const* key, int64_t n, int64_t col, int64_t cols,
-                bool first, KeyFeed* feed, float* z, int64_t ld) {
-  for (; col + kVecs * kLanesOf16 <= cols; col += kVecs * kLanesOf16)
-    weigh_tile<T, kRows, kVecs>(p, key, n, col, first, feed, z, ld);
-  if constexpr (kVecs > 1)
-    if (col < cols) weigh_rows<T, kRows, kVecs - 1>(p, key, n, col, cols, first, feed, z, ld);
+template <class T, int kRows, int kPairs = pairs_of(kRows)>
+void weigh_rows(const float* p, const float* alpha, const void* const* key, int64_t n, int64_t col,
+                int64_t cols, KeyFeed* feed, float* z, int64_t ld) {
+  constexpr int64_t kCols = 2 * kPairs * kLanesOf16;
+  for (; col + kCols <= cols; col += kCols)
+    weigh_tile<T, kRows, kPairs>(p, alpha, key, n, col, feed, z, ld);
+  if constexpr (kPairs > 1)
+    if (col < cols) weigh_rows<T, kRows, kPairs - 1>(p, alpha, key, n, col, cols, feed, z, ld);
 }
 
 template <class T, int kRows = kRowsMost>
-void weigh_type(const float* p, int64_t heads, const void* const* key, int64_t n, int64_t cols,
-                bool first, KeyFeed* feed, float* z, int64_t ld) {
-  for (; heads >= kRows; heads -= kRows, p += kRows * kBlock, z += kRows * ld)
-    weigh_rows<T, kRows>(p, key, n, 0, cols, first, feed, z, ld);
+void weigh_type(const float* p, const float* alpha, int64_t heads, const void* const* key,
+                int64_t n, int64_t cols, KeyFeed* feed, float* z, int64_t ld) {
+  for (; heads >= kRows; heads -= kRows, p += kRows * kBlock, z += kRows * ld) {
+    weigh_rows<T, kRows>(p, alpha, key, n, 0, cols, feed, z, ld);
+    if (alpha) alpha += kRows;
+  }
   if constexpr (kRows > 1)
-    if (heads > 0) weigh_type<T, kRows - 1>(p, heads, key, n, cols, first, feed, z, ld);
+    if (heads > 0) weigh_type<T, kRows - 1>(p, alpha, heads, key, n, cols, feed, z, ld);
 }
 
-void weigh(const float* p, int64_t heads, const void* const* key, DType dtype, int64_t n,
-           int64_t cols, bool first, KeyFeed* feed, float* z, int64_t ld) {
-  if (dtype == DType::kF32) return weigh_type<float>(p, heads, key, n, cols, first, feed, z, ld);
-  weigh_type<uint16_t>(p, heads, key, n, cols, first, feed, z, ld);
+void weigh(const float* p, const float* alpha, int64_t heads, const void* const* key, DType dtype,
+           int64_t n, int64_t cols, KeyFeed* feed, float* z, int64_t ld) {
+  if (dtype == DType::kF32) return weigh_type<float>(p, alpha, heads, key, n, cols, feed, z, ld);
+  weigh_type<uint16_t>(p, alpha, heads, key, n, cols, feed, z, ld);
+}
+
+void in_order(float* z, DType dtype, int64_t cols) {
+  if (dtype == DType::kF32) return;
+  for (int64_t c = 0; c < cols; c += 2 * kLanesOf16)
+    hn::StoreInterleaved2(hn::LoadU(D16(), z + c), hn::LoadU(D16(), z + c + kLanesOf16), D16(),
+                          z + c);
 }
 
 #endif  // not HWY_SCALAR
@@ -179,7 +199,8 @@ const AttentionFew& make_attention_few() {
                                           .step = 32,
 
                                           .score = &score,
-                                          .weigh = &weigh};
+                                          .weigh = &weigh,
+                                          .in_order = &in_order};
 #endif
   return kTable;
 }

@@ -17,9 +17,12 @@ struct AttentionFew {
   // `weigh`, asks for rows of later keys while it computes.
   void (*score)(const float* packed, int64_t heads, int64_t width, const void* const* key,
                 DType dtype, int64_t n, KeyFeed* feed, float* s) = nullptr;
-  // z[head][cols] (first: =, else +=) sum over n keys, ascending, of p[head][64] * key
-  void (*weigh)(const float* p, int64_t heads, const void* const* key, DType dtype, int64_t n,
-                int64_t cols, bool first, KeyFeed* feed, float* z, int64_t ld) = nullptr;
+  // z[head][cols] = alpha[head] * z (alpha null: 0) + sum over n keys, ascending, of p[head][64] *
+  // key. Columns stand in an order of their own until in_order(a row's).
+  void (*weigh)(const float* p, const float* alpha, int64_t heads, const void* const* key,
+                DType dtype, int64_t n, int64_t cols, KeyFeed* feed, float* z,
+                int64_t ld) = nullptr;
+  void (*in_order)(float* z, DType dtype, int64_t cols) = nullptr;
 };
 
 // Of the instruction set that dispatch chose.

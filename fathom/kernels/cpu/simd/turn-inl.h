@@ -29,9 +29,10 @@ HWY_INLINE void turn(const char* const* row, int64_t at, uint32_t* to) {
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
 #if HWY_TARGET == HWY_AVX3
-    const hn::CappedTag<uint32_t, 8> half;
-    a[i] = hn::Combine(d, hn::Combine(half, four(i + 12), four(i + 8)),
-                       hn::Combine(half, four(i + 4), four(i)));
+    auto all = _mm512_broadcast_i32x4(four(i).raw);
+    all = _mm512_mask_broadcast_i32x4(all, 0x00F0, four(i + 4).raw);
+    all = _mm512_mask_broadcast_i32x4(all, 0x0F00, four(i + 8).raw);
+    a[i] = hn::Vec<U32>{_mm512_mask_broadcast_i32x4(all, 0xF000, four(i + 12).raw)};
 #elif HWY_TARGET == HWY_AVX2
     a[i] = hn::Combine(d, four(i + 4), four(i));
 #else
