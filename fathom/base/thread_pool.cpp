@@ -46,11 +46,15 @@ bool spin(steady_clock::time_point end, const F& done) {
 
 template <class Done, class Sleep>
 void ThreadPool::wait(Waiter* waiter, const Done& done, const Sleep& sleep) {
-  constexpr microseconds kShort{2}, kLong{20};
+  constexpr microseconds kShort{2}, kLong{50};
+  constexpr int kPatience = 16;  // waits
   const auto start = steady_clock::now();
-  if (spin(start + (waiter->patient ? kLong : kShort), done)) return;
+  if (spin(start + (waiter->patience > 0 ? kLong : kShort), done)) return;
   sleep();
-  waiter->patient = woken_.load() < start + kLong;
+  if (woken_.load() < start + kLong)
+    waiter->patience = kPatience;
+  else if (waiter->patience > 0)
+    --waiter->patience;
 }
 
 namespace {

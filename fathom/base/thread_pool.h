@@ -60,10 +60,10 @@ class ThreadPool {
   int64_t num_regions() const { return num_regions_; }
 
  private:
-  // A thread spins for a moment before it sleeps, and longer while what it waits for comes so soon
-  // that it would only just have fallen asleep. One of each waiting thread.
+  // A thread spins for a moment before it sleeps, and longer as long as what it waits for came so
+  // soon, some waits ago, that it would only just have fallen asleep. One of each waiting thread.
   struct Waiter {
-    bool patient = false;
+    int patience = 0;  // waits that will spin longer
   };
   // sleep() returns when `done` may have come true.
   template <class Done, class Sleep>
