@@ -44,6 +44,8 @@ bool spin(steady_clock::time_point end, const F& done) {
 
 }  // namespace
 
+// Waking a thread takes 15 us of the one that wakes it, and it runs after 60 (measured on a virtual
+// machine), while a decoded token has a region every few microseconds.
 template <class Done, class Sleep>
 void ThreadPool::wait(Waiter* waiter, const Done& done, const Sleep& sleep) {
   constexpr microseconds kShort{2}, kLong{50};
