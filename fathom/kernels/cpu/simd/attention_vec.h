@@ -50,19 +50,6 @@ struct AttentionVec {
   // `gradient`, scores become grad_scale * (softmax(scores) - p), 0 where masked.
   float (*kl_row)(float* p, float* scores, const uint64_t* mask, int64_t blocks, bool gradient,
                   float grad_scale);
-  // order[64] = positions of 64 scores in their total order, ascending: -0 as +0, NaN with -inf at
-  // 0
-  void (*orders)(const float* s, uint32_t* order);
-  // Appends position and order of those of the first n scores that exceed the threshold; keys count
-  // from position `from`. Returns how many; both arrays have room for 16 more.
-  int64_t (*append_above)(const float* s, int64_t n, float threshold, int64_t from, int32_t* pos,
-                          uint32_t* order);
-  // The largest orders, among equals the first, moved to the front with their positions, which stay
-  // in order: at least topk of them and at most `most`, *kept says how many. Returns an order that
-  // no key to come may have, or less, if it shall be among the topk. n > most >= topk >= 1; both
-  // arrays have room for 16 more.
-  uint32_t (*keep_best)(int32_t* pos, uint32_t* order, int64_t n, int64_t topk, int64_t most,
-                        int64_t* kept);
   // dst[i] = the `width` numbers at src[i], f32 or bf16, for n rows; later rows are asked for
   // early.
   void (*gather_f32)(const void* const* src, int64_t n, int64_t width, float* dst, int64_t ld);

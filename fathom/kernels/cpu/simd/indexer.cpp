@@ -6,12 +6,12 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "fathom/kernels/cpu/ref/attention_rows.h"
 #include "fathom/kernels/cpu/ref/ref.h"
 #include "fathom/kernels/cpu/simd/attention_tile.h"
+#include "fathom/kernels/cpu/simd/candidates.h"
 #include "fathom/kernels/cpu/simd/index_codes.h"
 #include "fathom/kernels/cpu/simd/simd.h"
 
@@ -20,72 +20,6 @@ namespace {
 
 constexpr int64_t kTileRows = 256;          // tokens x heads that share a packed block
 constexpr int64_t kLeastPart = 4 * kBlock;  // keys taken at once, when few rows use all threads
-
-// The score of an order (AttentionVec::orders); -inf for the place it shares with NaN.
-float score_of(uint32_t order) {
-  if (order == 0) return -std::numeric_limits<float>::infinity();
-  return std::bit_cast<float>(order >> 31 ? order & 0x7FFFFFFFu : ~order);
-}
-
-// The best `topk` of the keys seen so far and some more, in ascending position.
-struct Candidates {
-  int32_t* pos;
-  uint32_t* order;
-  int64_t topk, room, size;
-  float threshold;  // only larger scores matter; NaN scores do as long as `open`
-  bool open;        // nothing was dropped so far
-
-  static int64_t room_for(int64_t topk) { return 3 * topk + 2 * kBlock; }
-  static int64_t bytes(int64_t topk) { return 2 * Scratch::bytes<uint32_t>(room_for(topk)); }
-  void init(Scratch* s, int64_t k) {
-    topk = k;
-    room = room_for(k);
-    pos = s->take<int32_t>(room);
-    order = s->take<uint32_t>(room);
-    clear();
-  }
-  void clear() {
-    size = 0;
-    threshold = 0;
-    open = true;
-  }
-
-  // Takes the keys from .. from + n - 1.
-  void add_block(const AttentionVec& vec, const float* scores, int64_t from, int64_t n) {
-    if (open) {
-      vec.orders(scores, order + size);
-      for (int64_t i = 0; i < n; ++i) pos[size + i] = static_cast<int32_t>(from + i);
-      size += n;
-    } else {
-      size += vec.append_above(scores, n, threshold, from, pos + size, order + size);
-    }
-    if (size + 2 * kBlock > room) cut(vec, topk + topk / 4);
-  }
-  // Adds n <= topk candidates of other keys to at most topk. Both come in runs.
-  void merge(const int32_t* other_pos, const int32_t* other_order, int64_t n) {
-    int64_t mine = size;
-    size += n;
-    while (n > 0) {
-      const int64_t before = std::upper_bound(pos, pos + mine, other_pos[n - 1]) - pos;
-      std::copy_backward(pos + before, pos + mine, pos + mine + n);
-      std::copy_backward(order + before, order + mine, order + mine + n);
-      mine = before;
-      int64_t first = 0;  // of theirs behind mine
-      if (mine > 0) first = std::upper_bound(other_pos, other_pos + n, pos[mine - 1]) - other_pos;
-      std::copy_n(other_pos + first, n - first, pos + mine + first);
-      std::memcpy(order + mine + first, other_order + first,
-                  static_cast<size_t>(n - first) * sizeof *order);
-      n = first;
-    }
-  }
-
-  // Drops all but the topk best, up to `most` of them; among equals the first stay.
-  void cut(const AttentionVec& vec, int64_t most) {
-    if (size <= most) return;
-    threshold = score_of(vec.keep_best(pos, order, size, topk, most, &size));
-    open = false;
-  }
-};
 
 // Scores of a tile of tokens against blocks of keys.
 class Scorer {
@@ -249,8 +183,7 @@ class Scorer {
 
 class Selector {
  public:
-  Selector(const Exec& exec, const IndexSelect& a)
-      : exec_(exec), a_(a), scorer_(a.q, a.w, a.keys), vec_(attention_vec()) {
+  Selector(const Exec& exec, const IndexSelect& a) : exec_(exec), a_(a), scorer_(a.q, a.w, a.keys) {
     queries_ = cut_queries(exec, a.rows, scorer_.tile_tokens());
     for (int64_t i = 0; i < queries_.size; ++i) {
       max_tokens_ = std::max<int64_t>(max_tokens_, queries_.tile[i].count);
@@ -309,9 +242,9 @@ class Selector {
     };
     scorer_.load_queries(tile, at, &w);
     scorer_.score(tile, &w, next, [&](int64_t i, const float* scores, int64_t from, int64_t n) {
-      rows[i].add_block(vec_, scores, from, n);
+      rows[i].add_block(scores, from, n);
     });
-    for (int64_t i = 0; i < tile.count; ++i) rows[i].cut(vec_, topk_);
+    for (int64_t i = 0; i < tile.count; ++i) rows[i].cut(topk_);
     if (shares_ > 1 && !join(index, share, rows)) return;
     for (int64_t i = 0; i < tile.count; ++i) write(tile, i, rows[i]);
   }
@@ -331,7 +264,7 @@ class Selector {
         if (other == share) continue;
         const int32_t* in = list(index, other, i);
         rows[i].merge(in + 1, in + 1 + topk_, in[0]);
-        rows[i].cut(vec_, topk_);
+        rows[i].cut(topk_);
       }
     return true;
   }
@@ -351,7 +284,6 @@ class Selector {
   const Exec& exec_;
   const IndexSelect& a_;
   Scorer scorer_;
-  const AttentionVec& vec_;
   QueryTiles queries_;
   std::shared_ptr<std::byte> shared_owner_, lists_owner_;
   Shared* shared_ = nullptr;  // [tiles]
