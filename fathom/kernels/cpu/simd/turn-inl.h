@@ -29,6 +29,7 @@ HWY_INLINE void turn(const char* const* row, int64_t at, uint32_t* to) {
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
 #if HWY_TARGET == HWY_AVX3
+    // The load puts a span in its place; inserting it takes the port of the shuffles below.
     auto all = _mm512_broadcast_i32x4(four(i).raw);
     all = _mm512_mask_broadcast_i32x4(all, 0x00F0, four(i + 4).raw);
     all = _mm512_mask_broadcast_i32x4(all, 0x0F00, four(i + 8).raw);
