@@ -7,6 +7,8 @@
 #define DOCTEST_CONFIG_NO_POSIX_SIGNALS  // SIGILL is ours
 #include <doctest/doctest.h>
 
+#include <cstdio>
+
 #include "fathom/kernels/cpu/simd/amx.h"
 
 namespace fathom::simd {
@@ -213,6 +215,10 @@ void emulate(int, siginfo_t*, void* context) {
 #endif
 
 int main(int argc, char** argv) {
+  if (!fathom::simd::amx_int8()) {
+    std::puts("skipped: the emulation of the matrix unit needs AVX-512BW and AVX-512VNNI");
+    return 77;
+  }
 #if defined(__x86_64__) && defined(__linux__)
   struct sigaction action = {};
   action.sa_sigaction = &emulate;
