@@ -141,7 +141,7 @@ TEST_CASE("coded latents: every way to multiply them gives the same bits, near t
             }
         });
         // `want` holds the blocks' scores, then the sums.
-        double score_error = 0, sum_error = 0;  // mean squares
+        double score_error = 0, sum_error = 0, worst = 0;  // mean squares; in roots of terms
         size_t next = 0;
         for (int64_t from = 0; from < n; from += simd::kBlock)
           for (int64_t r = 0; r < rows; ++r)
@@ -149,7 +149,9 @@ TEST_CASE("coded latents: every way to multiply them gives the same bits, near t
               double score = 0;
               for (int64_t i = 0; i < width; ++i)
                 score += double{q.as<float>()[r * width + i]} * latents.as<float>()[k * width + i];
-              score_error += std::pow(want[next++] - score, 2) / static_cast<double>(n * rows);
+              const double error = want[next++] - score;
+              score_error += error * error / static_cast<double>(n * rows);
+              worst = std::max(worst, std::abs(error) / std::sqrt(static_cast<double>(width)));
             }
         for (int64_t r = 0; r < rows; ++r)
           for (int64_t i = 0; i < C; ++i) {
@@ -159,11 +161,14 @@ TEST_CASE("coded latents: every way to multiply them gives the same bits, near t
                   double{
                       p.as<float>()[k / simd::kBlock * ld + r * simd::kBlock + k % simd::kBlock]} *
                   latents.as<float>()[k * width + i];
-            sum_error += std::pow(want[next++] - sum, 2) / static_cast<double>(C * rows);
+            const double error = want[next++] - sum;
+            sum_error += error * error / static_cast<double>(C * rows);
+            worst = std::max(worst, std::abs(error) / std::sqrt(static_cast<double>(n)));
           }
         // Roundings of codes add up like random steps.
         CHECK(score_error < 6e-5 * static_cast<double>(width));
         CHECK(sum_error < 1e-4 * static_cast<double>(n));
+        CHECK(worst < 0.035);
       }
 }
 

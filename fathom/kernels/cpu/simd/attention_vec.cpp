@@ -1,7 +1,6 @@
 #include "fathom/kernels/cpu/simd/attention_vec.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>

@@ -35,9 +35,6 @@ struct Candidates {
     room = room_for(k);
     pos = s->take<int32_t>(room);
     order = s->take<uint32_t>(room);
-    clear();
-  }
-  void clear() {
     size = 0;
     threshold = 0;
     open = true;
