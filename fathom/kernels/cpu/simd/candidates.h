@@ -22,19 +22,22 @@ inline float score_of(uint32_t order) {
 struct Candidates {
   const SelectionVec* vec;
   int32_t* pos;
-  uint32_t* order;
+  uint32_t *order, *scratch;
   int64_t topk, room, size;
   float threshold;  // only larger scores matter; NaN scores do as long as `open`
   bool open;        // nothing was dropped so far
 
   static int64_t room_for(int64_t topk) { return 3 * topk + 2 * kBlock; }
   static int64_t bytes(int64_t topk) { return 2 * Scratch::bytes<uint32_t>(room_for(topk)); }
-  void init(Scratch* s, int64_t k) {
+  // For cuts; the rows of a thread have one together.
+  static int64_t scratch_bytes(int64_t topk) { return Scratch::bytes<uint32_t>(room_for(topk)); }
+  void init(Scratch* s, int64_t k, uint32_t* of_cuts) {
     vec = &selection_vec();
     topk = k;
     room = room_for(k);
     pos = s->take<int32_t>(room);
     order = s->take<uint32_t>(room);
+    scratch = of_cuts;
     size = 0;
     threshold = 0;
     open = true;
@@ -72,7 +75,7 @@ struct Candidates {
   // Drops all but the topk best, up to `most` of them; among equals the first stay.
   void cut(int64_t most) {
     if (size <= most) return;
-    threshold = score_of(vec->keep_best(pos, order, size, topk, most, &size));
+    threshold = score_of(vec->keep_best(pos, order, size, topk, most, scratch, &size));
     open = false;
   }
 };

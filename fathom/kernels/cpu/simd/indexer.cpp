@@ -204,7 +204,8 @@ class Selector {
     shared_ = new (shared_owner_.get()) Shared[static_cast<size_t>(queries_.size)];
     if (split) lists_owner_ = exec_.arena->allocate(queries_.size * shares_ * share_bytes());
     const ThreadScratch scratch(
-        exec_, scorer_.scratch_bytes(max_tokens_) + max_tokens_ * (Candidates::bytes(topk_) + 64));
+        exec_, scorer_.scratch_bytes(max_tokens_) + max_tokens_ * (Candidates::bytes(topk_) + 64) +
+                   Candidates::scratch_bytes(topk_));
     exec_.pool->parallel_for(queries_.size * shares_, 1, [&](int64_t n, int64_t, int thread) {
       run_share(queries_.size - 1 - n / shares_, n % shares_, scratch.of(thread));
     });
@@ -232,7 +233,8 @@ class Selector {
     }
     Scorer::Work w = scorer_.layout(&s, max_tokens_);
     auto* rows = s.take<Candidates>(max_tokens_);
-    for (int64_t i = 0; i < max_tokens_; ++i) rows[i].init(&s, topk_);
+    auto* of_cuts = s.take<uint32_t>(Candidates::room_for(topk_));
+    for (int64_t i = 0; i < max_tokens_; ++i) rows[i].init(&s, topk_, of_cuts);
     const auto take = [&] { return shared_[index].taken.fetch_add(part_keys_); };
     int64_t at = take(), end = at + part_keys_;
     const auto next = [&]() -> int64_t {

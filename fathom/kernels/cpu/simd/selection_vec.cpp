@@ -81,102 +81,122 @@ int64_t append_above(const float* s, int64_t n, float threshold, int64_t from, i
   return size;
 }
 
-// How many of n orders are at least `pivot`; lanes from n on in the last vector hold 0, the pivot
-// does not.
-HWY_INLINE int64_t count_from(const uint32_t* order, int64_t n, uint32_t pivot) {
-  const U16 du;
-  const DI16 di;
-  // Compared as signed numbers with the top bit turned over, which AVX2 has.
-  const auto turn = hn::Set(du, 0x80000000u);
-  const auto limit = hn::BitCast(di, hn::Set(du, (pivot - 1) ^ 0x80000000u));
-  auto count = hn::Zero(di);
-  for (int64_t i = 0; i < n; i += kLanesOf16) {
-    const auto x = hn::BitCast(di, hn::Xor(hn::LoadU(du, order + i), turn));
-    count = hn::Sub(count, hn::VecFromMask(di, hn::Gt(x, limit)));
-  }
-  return hn::GetLane(hn::SumOfLanes(di, count));
-}
+struct OrderRange {
+  uint32_t least, most;
+};
 
-// The bits in which some of n orders differ from the first; lanes from n on are not looked at.
-uint32_t differing_bits(const uint32_t* order, int64_t n) {
+OrderRange range_of(const uint32_t* order, int64_t n) {
   const U16 du;
   const auto first = hn::Set(du, order[0]);
-  auto differ = hn::Zero(du);
+  auto least = first, most = first;
   int64_t i = 0;
-  for (; i + kLanesOf16 <= n; i += kLanesOf16)
-    differ = hn::Or(differ, hn::Xor(hn::LoadU(du, order + i), first));
-  HWY_ALIGN uint32_t lanes[kLanesOf16];
-  hn::Store(differ, du, lanes);
-  uint32_t out = 0;
-  for (const uint32_t lane : lanes) out |= lane;
-  for (; i < n; ++i) out |= order[i] ^ order[0];
+  for (; i + kLanesOf16 <= n; i += kLanesOf16) {
+    const auto x = hn::LoadU(du, order + i);
+    least = hn::Min(least, x);
+    most = hn::Max(most, x);
+  }
+  OrderRange out = {hn::GetLane(hn::MinOfLanes(du, least)), hn::GetLane(hn::MaxOfLanes(du, most))};
+  for (; i < n; ++i) out = {std::min(out.least, order[i]), std::max(out.most, order[i])};
   return out;
 }
 
-// to = those of n orders that are `first` + 0 .. span, a power of two less 1, then zeros for a
-// vector; returns how many. `to` may be `order`.
-int64_t copy_between(const uint32_t* order, int64_t n, uint32_t first, uint32_t span,
-                     uint32_t* to) {
-  const DI16 di;
-  const auto prefix = hn::Set(di, static_cast<int32_t>(first));
-  const auto upper = hn::Set(di, static_cast<int32_t>(~span));
+// Orders with the top bit turned over compare as signed numbers, which AVX2 has.
+HWY_INLINE hn::Vec<DI16> as_signed(hn::Vec<U16> order) {
+  return hn::BitCast(DI16(), hn::Xor(order, hn::Set(U16(), 0x80000000u)));
+}
+HWY_INLINE hn::Vec<DI16> as_signed(uint32_t order) { return as_signed(hn::Set(U16(), order)); }
+
+constexpr int kBuckets = 8;
+
+// A histogram: count[b] = how many of n orders are least + (b << shift) and the numbers behind, to
+// the next bucket. All are in one.
+void count_buckets(const uint32_t* order, int64_t n, uint32_t least, int shift, int64_t* count) {
+  std::fill_n(count, kBuckets, 0);
+  int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  // It stays in registers: byte b of a lane of 64 bits counts bucket b.
+  const U16 du;
+  const hn::RepartitionToWide<U16> d64;
+  const auto from = hn::Set(du, least);
+  const auto low_half = hn::Set(d64, 0xFFFFFFFFu), one = hn::Set(d64, 1);
+  const auto even_bytes = hn::Set(d64, 0x00FF00FF00FF00FFu);
+  while (i + kLanesOf16 <= n) {
+    auto bytes = hn::Zero(d64);
+    const int64_t full = HWY_MIN(i + 127 * kLanesOf16, n);  // until a byte may be full
+    for (; i + kLanesOf16 <= full; i += kLanesOf16) {
+      const auto x = hn::Sub(hn::LoadU(du, order + i), from);
+      const auto bucket = hn::BitCast(d64, hn::ShiftLeft<3>(hn::ShiftRightSame(x, shift)));
+      bytes = hn::Add(bytes, hn::Shl(one, hn::And(bucket, low_half)));
+      bytes = hn::Add(bytes, hn::Shl(one, hn::ShiftRight<32>(bucket)));
+    }
+    const auto even = hn::And(bytes, even_bytes);
+    const auto odd = hn::And(hn::ShiftRight<8>(bytes), even_bytes);
+    const uint64_t sums[] = {hn::GetLane(hn::SumOfLanes(d64, even)),
+                             hn::GetLane(hn::SumOfLanes(d64, odd))};
+    for (int b = 0; b < kBuckets; ++b) count[b] += sums[b % 2] >> (b / 2 * 16) & 0xFFFF;
+  }
+#endif
+  for (; i < n; ++i) ++count[(order[i] - least) >> shift];
+}
+
+// to = those of n orders that are first .. first + width - 1; returns how many. `to` may be
+// `order`; both have room for 16 more.
+int64_t copy_bucket(const uint32_t* order, int64_t n, uint32_t first, uint32_t width,
+                    uint32_t* to) {
+  const U16 du;
+  const auto from = hn::Set(du, first);
+  const auto end = as_signed(width);
   int64_t size = 0;
   for (int64_t i = 0; i < n; i += kLanesOf16) {
-    const auto x = hn::BitCast(di, hn::LoadU(U16(), order + i));
-    const auto inside = hn::Eq(hn::And(x, upper), prefix);
+    const auto x = hn::LoadU(du, order + i);
+    const auto inside = hn::Gt(end, as_signed(hn::Sub(x, from)));
     const uint64_t keep = lanes_in(inside) & low_bits(n - i);
-    hn::StoreU(hn::BitCast(U16(), hn::Compress(x, inside)), U16(), to + size);
+    hn::StoreU(hn::BitCast(du, hn::Compress(hn::BitCast(DI16(), x), inside)), du, to + size);
     size += std::popcount(keep);
   }
-  std::fill_n(to + size, kLanesOf16, 0u);
   return size;
 }
 
 uint32_t keep_best(int32_t* pos, uint32_t* order, int64_t n, int64_t topk, int64_t most,
-                   int64_t* kept) {
-  std::fill_n(order + n, 16, 0u);
-  // The largest number that at least topk orders reach, bit by bit from the first in which some
-  // differ. `over` orders are larger than all numbers that it may still be; those that it may be
-  // are soon few, and looked at alone.
-  constexpr int64_t kFew = 1024;
-  HWY_ALIGN uint32_t few[kFew + 16];
-  const uint32_t differ = differing_bits(order, n);
-  uint32_t last = order[0] & ~static_cast<uint32_t>(low_bits(std::bit_width(differ)));
+                   uint32_t* few, int64_t* kept) {
+  // The bucket of the topk-th best, then the same with the orders of this bucket, until few enough
+  // orders reach the bucket's least or all in it are equal.
+  uint32_t last = 0;             // the bucket's least
+  int64_t reach = n, above = 0;  // orders from `last` on, and above the bucket
   const uint32_t* from = order;
-  int64_t size = n, larger = 0;  // of `from`; orders that are larger and not there
-  int64_t reach = n, over = 0;
-  for (uint32_t bit = std::bit_floor(differ); bit != 0 && reach > most; bit >>= 1) {
-    const int64_t count = larger + count_from(from, size, last | bit);
-    if (count >= topk) {
-      last |= bit;
-      reach = count;
-    } else {
-      over = count;
-    }
-    if (reach - over > kFew || 4 * (reach - over) > size) continue;
-    size = copy_between(from, size, last, bit - 1, few);
+  for (int64_t size = n;;) {
+    const OrderRange range = range_of(from, size);
+    last = range.least;
+    if (range.least == range.most) break;
+    const int shift = std::max(0, static_cast<int>(std::bit_width(range.most - last)) - 3);
+    int64_t count[kBuckets];
+    count_buckets(from, size, last, shift, count);
+    uint32_t b = kBuckets - 1;  // in which the topk-th is
+    while (above + count[b] < topk) above += count[b--];
+    last += b << shift;
+    reach = above + count[b];
+    if (reach <= most) break;
+    size = copy_bucket(from, size, last, uint32_t{1} << shift, few);
     from = few;
-    larger = over;
   }
   // reach <= most: everything from `last` on stays. Else `last` is the order of the topk-th, and
   // some of its equals go.
-  int64_t equal_left = reach <= most ? reach : topk - over;
-  const U16 du;
+  int64_t equal_left = reach <= most ? reach : topk - above;
   const DI16 di;
-  const auto turn = hn::Set(du, 0x80000000u);
-  const auto limit = hn::BitCast(di, hn::Set(du, last ^ 0x80000000u));
+  const auto limit = as_signed(last);
   *kept = 0;
   for (int64_t i = 0; i < n; i += kLanesOf16) {
-    const auto o = hn::LoadU(du, order + i);
-    const auto x = hn::BitCast(di, hn::Xor(o, turn));
+    const auto bits = hn::LoadU(U16(), order + i);
+    const auto x = as_signed(bits);
     const uint64_t inside = low_bits(n - i);
     uint64_t equal = lanes_in(hn::Eq(x, limit)) & inside;
     uint64_t keep = lanes_in(hn::Gt(x, limit)) & inside;
-    while (std::popcount(equal) > equal_left) equal &= ~std::bit_floor(equal);
+    if (equal_left == 0) equal = 0;
+    while (std::popcount(equal) > equal_left) equal ^= std::bit_floor(equal);
     equal_left -= std::popcount(equal);
     keep |= equal;
     if (keep == 0) continue;
-    store_kept(hn::LoadU(di, pos + i), o, keep, pos + *kept, order + *kept);
+    store_kept(hn::LoadU(di, pos + i), bits, keep, pos + *kept, order + *kept);
     *kept += std::popcount(keep);
   }
   return last;

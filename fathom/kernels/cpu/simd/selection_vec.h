@@ -18,10 +18,10 @@ struct SelectionVec {
                           uint32_t* order);
   // The largest orders, among equals the first, moved to the front with their positions, which stay
   // in order: at least topk of them and at most `most`, *kept says how many. Returns an order that
-  // no key to come may have, or less, if it shall be among the topk. n > most >= topk >= 1; both
-  // arrays have room for 16 more.
+  // no key to come may have, or less, if it shall be among the topk. n > most >= topk >= 1; pos,
+  // order and `few`, which is scratch, have room for n + 16.
   uint32_t (*keep_best)(int32_t* pos, uint32_t* order, int64_t n, int64_t topk, int64_t most,
-                        int64_t* kept);
+                        uint32_t* few, int64_t* kept);
 };
 
 // Of the instruction set that dispatch chose.
