@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "fathom/kernels/cpu/simd/targets.h"
 
@@ -39,23 +40,50 @@ void orders(const float* s, uint32_t* order) {
     hn::StoreU(order_of(hn::LoadU(D16(), s + i)), U16(), order + i);
 }
 
+using LaneBits = std::conditional_t<(kLanesOf16 > 8), uint16_t, uint8_t>;
+
 HWY_INLINE uint64_t lanes_in(hn::Mask<DI16> m) {
   uint8_t bytes[8] = {};
   hn::StoreMaskBits(DI16(), m, bytes);
-  uint64_t bits;
+  LaneBits bits;
   std::memcpy(&bits, bytes, sizeof bits);
   return bits;
 }
 
+#if HWY_TARGET == HWY_AVX2
+// Highway copies its own table to the stack in every call when GCC 12 compiles it.
+struct SetLanes {
+  uint8_t of[256][8];
+};
+constexpr SetLanes set_lanes() {
+  SetLanes out{};
+  for (int bits = 0; bits < 256; ++bits)
+    for (int lane = 0, n = 0; lane < 8; ++lane)
+      if (bits >> lane & 1) out.of[bits][n++] = static_cast<uint8_t>(lane);
+  return out;
+}
+constexpr SetLanes kSetLanes = set_lanes();
+#endif
+
 // The lanes in `keep`, side by side.
+HWY_INLINE hn::Vec<DI16> compress(hn::Vec<DI16> x, uint64_t keep) {
+#if HWY_TARGET == HWY_AVX2
+  const hn::Rebind<uint8_t, DI16> bytes;
+  const auto lanes = hn::PromoteTo(DI16(), hn::LoadU(bytes, kSetLanes.of[keep]));
+  return hn::Vec<DI16>{_mm256_permutevar8x32_epi32(x.raw, lanes.raw)};
+#else
+  const auto bits = static_cast<LaneBits>(keep);
+  uint8_t bytes[8] = {};
+  std::memcpy(bytes, &bits, sizeof bits);
+  return hn::CompressBits(x, bytes);
+#endif
+}
+
 HWY_INLINE void store_kept(hn::Vec<DI16> pos, hn::Vec<U16> order, uint64_t keep, int32_t* to_pos,
                            uint32_t* to_order) {
   const DI16 di;
-  uint8_t bytes[8];
-  std::memcpy(bytes, &keep, sizeof keep);
-  const auto m = hn::LoadMaskBits(di, bytes);
-  hn::StoreU(hn::Compress(pos, m), di, to_pos);
-  hn::StoreU(hn::BitCast(U16(), hn::Compress(hn::BitCast(di, order), m)), U16(), to_order);
+  hn::StoreU(compress(pos, keep), di, to_pos);
+  hn::StoreU(hn::BitCast(U16(), compress(hn::BitCast(di, order), keep)), U16(), to_order);
 }
 
 int64_t append_above(const float* s, int64_t n, float threshold, int64_t from, int32_t* pos,
@@ -151,7 +179,7 @@ int64_t copy_bucket(const uint32_t* order, int64_t n, uint32_t first, uint32_t w
     const auto x = hn::LoadU(du, order + i);
     const auto inside = hn::Gt(end, as_signed(hn::Sub(x, from)));
     const uint64_t keep = lanes_in(inside) & low_bits(n - i);
-    hn::StoreU(hn::BitCast(du, hn::Compress(hn::BitCast(DI16(), x), inside)), du, to + size);
+    hn::StoreU(hn::BitCast(du, compress(hn::BitCast(DI16(), x), keep)), du, to + size);
     size += std::popcount(keep);
   }
   return size;
