@@ -15,6 +15,7 @@
 #include "hwy/highway.h"
 
 #include "fathom/kernels/cpu/ref/attention_rows.h"
+#include "fathom/kernels/cpu/simd/byte_dots-inl.h"
 #include "fathom/kernels/cpu/simd/vec16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,16 +23,9 @@ namespace fathom::simd {
 namespace HWY_NAMESPACE {
 namespace {
 
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-#define FATHOM_X86_INT 1
-#else
-#define FATHOM_X86_INT 0
-#endif
-
-using VI = hn::Vec<DI16>;
-
-// kVnni: four products at once. kPairs: bytes widened to pairs of 16 bits. kPlain: one by one.
-enum class Dot { kVnni, kPairs, kPlain };
+using bytes::Codes;
+using bytes::Dot;
+using bytes::VI;
 
 struct I16x {  // sixteen i32
   VI v[kVecsOf16];
@@ -113,11 +107,6 @@ float code_row(float* x, int64_t I, int8_t* codes) {
 
 int64_t groups_of(int64_t I) { return (I + 3) / 4; }  // of four numbers
 
-template <Dot kDot>
-int64_t query_bytes(int64_t I) {
-  return groups_of(I) * (kDot == Dot::kPairs ? 8 : 4);
-}
-
 int32_t sum_of(const int8_t* codes, int64_t n) {
   const hn::Rebind<int8_t, D16> d8;
   VI sums = hn::Zero(DI16());
@@ -129,63 +118,13 @@ int32_t sum_of(const int8_t* codes, int64_t n) {
   return sum;
 }
 
-template <Dot kDot>
 void code_query(float* x, float weight, int64_t row, const CodedQueries& q) {
-  const int64_t groups = groups_of(q.I);
-  std::byte* to = q.codes + row * query_bytes<kDot>(q.I);
-  auto* codes = reinterpret_cast<int8_t*>(to);
-  if constexpr (kDot == Dot::kPairs) codes += 4 * groups;  // then spread from the front
+  auto* codes = reinterpret_cast<int8_t*>(q.codes + row * query_bytes(q.I));
   const float scale = code_row(x, q.I, codes);
   const bool rotated = std::has_single_bit(static_cast<uint64_t>(q.I));
   q.weight[row] = weight * (rotated ? scale * (1 / static_cast<float>(q.I)) : scale);
   q.shift[row] = -128 * sum_of(codes, q.I);
-  for (int64_t i = q.I; i < 4 * groups; ++i) codes[i] = 0;
-  if constexpr (kDot == Dot::kPairs)
-    for (int64_t g = 0; g < groups; ++g) {  // even ones, odd ones
-      const int16_t four[4] = {codes[4 * g], codes[4 * g + 2], codes[4 * g + 1], codes[4 * g + 3]};
-      std::memcpy(to + 8 * g, four, sizeof four);
-    }
-}
-
-HWY_INLINE VI all_lanes(const std::byte* p) {
-  int32_t bits;
-  std::memcpy(&bits, p, sizeof bits);
-  return hn::Set(DI16(), bits);
-}
-
-// sum += products of four unsigned codes of keys and four signed ones of a query.
-template <Dot kDot>
-HWY_INLINE VI add_four(VI sum, VI key, const std::byte* query) {
-#if FATHOM_X86_INT
-  if constexpr (kDot == Dot::kVnni) {
-    const VI four = all_lanes(query);
-#if HWY_TARGET == HWY_AVX3
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(key.raw), "v"(four.raw));
-#else
-    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(key.raw), "x"(four.raw));
-#endif
-    return sum;
-  }
-  if constexpr (kDot == Dot::kPairs) {
-    const VI even = hn::And(key, hn::Set(DI16(), 0x00FF00FF));
-    const VI odd = hn::And(hn::ShiftRight<8>(key), hn::Set(DI16(), 0x00FF00FF));
-    const VI a = all_lanes(query), b = all_lanes(query + 4);
-#if HWY_TARGET == HWY_AVX3
-    const VI x{_mm512_madd_epi16(even.raw, a.raw)}, y{_mm512_madd_epi16(odd.raw, b.raw)};
-#else
-    const VI x{_mm256_madd_epi16(even.raw, a.raw)}, y{_mm256_madd_epi16(odd.raw, b.raw)};
-#endif
-    return hn::Add(sum, hn::Add(x, y));
-  }
-#endif
-  const DI16 d;
-  const VI four = all_lanes(query), byte = hn::Set(d, 255);
-  sum = hn::Add(sum, hn::Mul(hn::And(key, byte), hn::ShiftRight<24>(hn::ShiftLeft<24>(four))));
-  sum = hn::Add(sum, hn::Mul(hn::And(hn::ShiftRight<8>(key), byte),
-                             hn::ShiftRight<24>(hn::ShiftLeft<16>(four))));
-  sum = hn::Add(sum, hn::Mul(hn::And(hn::ShiftRight<16>(key), byte),
-                             hn::ShiftRight<24>(hn::ShiftLeft<8>(four))));
-  return hn::Add(sum, hn::Mul(hn::And(hn::ShiftRight<24>(key), byte), hn::ShiftRight<24>(four)));
+  std::fill(codes + q.I, codes + query_bytes(q.I), int8_t{0});
 }
 
 // sum + weight * max(dot, 0)
@@ -199,28 +138,29 @@ HWY_INLINE V16 add_head(V16 sum, float weight, const I16x& dot) {
 template <Dot kDot, int kRows, int kPanels>
 HWY_INLINE void add_heads(const CodedQueries& q, int64_t row, const uint8_t* keys,
                           const uint8_t* ahead, V16 (&sum)[kPanels]) {
-  const int64_t groups = groups_of(q.I), bytes = query_bytes<kDot>(q.I);
-  const std::byte* query = q.codes + row * bytes;
+  const int64_t groups = groups_of(q.I), row_bytes = query_bytes(q.I);
+  const std::byte* query = q.codes + row * row_bytes;
   I16x dot[kRows][kPanels];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p)
-      FATHOM_VECS dot[r][p].v[i] = hn::Set(DI16(), q.shift[row + r]);
+      FATHOM_VECS dot[r][p].v[i] = Codes<kDot>::first(q.shift[row + r]);
   for (int64_t g = 0; g < groups; ++g) {
-    I16x key[kPanels];
+    Codes<kDot> key[kPanels][kVecsOf16];
     if (ahead)
       for (int p = 0; p < kPanels; ++p) hwy::Prefetch(ahead + (p * groups + g) * 64);
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p)
-      FATHOM_VECS key[p].v[i] = hn::LoadU(
-          DI16(), reinterpret_cast<const int32_t*>(keys + (p * groups + g) * 64) + i * kLanesOf16);
+      FATHOM_VECS key[p][i] = Codes<kDot>(hn::LoadU(
+          DI16(), reinterpret_cast<const int32_t*>(keys + (p * groups + g) * 64) + i * kLanesOf16));
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r)
+    for (int r = 0; r < kRows; ++r) {
+      const VI x = bytes::four_codes(query + r * row_bytes + g * 4);
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p)
-        FATHOM_VECS dot[r][p].v[i] = add_four<kDot>(
-            dot[r][p].v[i], key[p].v[i], query + r * bytes + g * (kDot == Dot::kPairs ? 8 : 4));
+        FATHOM_VECS dot[r][p].v[i] = key[p][i].add(dot[r][p].v[i], x);
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
@@ -365,16 +305,14 @@ void score_amx(const CodedQueries& q, int64_t tokens, PageWalk* pages, float* ou
 
 template <Dot kDot>
 const IndexCodes& table_of() {
-  static constexpr IndexCodes kTable = {&query_bytes<kDot>, &code_query<kDot>, &score<kDot>,
-                                        &code_row};
+  static constexpr IndexCodes kTable = {&code_query, &score<kDot>, &code_row};
   return kTable;
 }
 
 std::vector<const IndexCodes*> make_tables() {
   std::vector<const IndexCodes*> out;
 #if HWY_TARGET == HWY_AVX3
-  static constexpr IndexCodes kAmx = {&query_bytes<Dot::kVnni>, &code_query<Dot::kVnni>, &score_amx,
-                                      &code_row};
+  static constexpr IndexCodes kAmx = {&code_query, &score_amx, &code_row};
   if (amx_int8()) out.push_back(&kAmx);
 #endif
 #if FATHOM_X86_INT
@@ -386,7 +324,6 @@ std::vector<const IndexCodes*> make_tables() {
   return out;
 }
 
-#undef FATHOM_X86_INT
 #undef FATHOM_VECS
 
 }  // namespace

@@ -10,6 +10,9 @@
 
 namespace fathom::simd {
 
+// Of the codes of a row of queries.
+constexpr int64_t query_bytes(int64_t I) { return (I + 3) / 4 * 4; }
+
 // Coded queries of some tokens, heads of a token side by side.
 struct CodedQueries {
   std::byte* codes = nullptr;  // [rows][query_bytes(I)]
@@ -38,7 +41,6 @@ class PageWalk {
 
 // Of one way to compute.
 struct IndexCodes {
-  int64_t (*query_bytes)(int64_t I);
   // Row `row` of q from the I numbers at x, which are rotated in place; room for 15 more.
   void (*code_query)(float* x, float weight, int64_t row, const CodedQueries& q);
   // Scores of the first `tokens` tokens for all pages; out [tokens][64] is scratch. Rows of q

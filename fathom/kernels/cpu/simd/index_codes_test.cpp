@@ -104,7 +104,7 @@ TEST_CASE("every way of computing scores of codes gives the same bits") {
       const Problem x(t, kTokens, 2 * kPageTokens, J, I);
       const CodedPages pages(cpu_simd(), t, x.k);
       const auto scores = [&](const simd::IndexCodes& codes, int64_t tokens, int64_t num_keys) {
-        std::vector<std::byte> q(static_cast<size_t>((tokens * J + 16) * codes.query_bytes(I)));
+        std::vector<std::byte> q(static_cast<size_t>((tokens * J + 16) * simd::query_bytes(I)));
         std::vector<int32_t> shift(static_cast<size_t>(tokens * J));
         std::vector<float> weight(shift.size()), row(static_cast<size_t>(I) + 15);
         std::vector<float> page(static_cast<size_t>(tokens) * kPageTokens, 0.0f);

@@ -48,7 +48,7 @@ class Scorer {
   int64_t scratch_bytes(int64_t tokens) const {
     if (coded_)
       return Scratch::bytes<float>(round_up(I_, 16)) + Scratch::bytes<float>(tokens * kBlock) +
-             Scratch::bytes<std::byte>((tokens * J_ + 16) * codes_.query_bytes(I_)) +
+             Scratch::bytes<std::byte>((tokens * J_ + 16) * query_bytes(I_)) +
              2 * Scratch::bytes<float>(tokens * J_);
     return Scratch::bytes<float>(tokens * J_ * I_) + Scratch::bytes<float>(tokens * J_ * kBlock) +
            Scratch::bytes<uint64_t>(tokens * J_) + KeyBlock::scratch_bytes(I_) +
@@ -59,7 +59,7 @@ class Scorer {
     if (coded_) {
       w.q = s->take<float>(round_up(I_, 16));
       w.dots = s->take<float>(tokens * kBlock);
-      w.coded = {.codes = s->take<std::byte>((tokens * J_ + 16) * codes_.query_bytes(I_)),
+      w.coded = {.codes = s->take<std::byte>((tokens * J_ + 16) * query_bytes(I_)),
                  .shift = s->take<int32_t>(tokens * J_),
                  .weight = s->take<float>(tokens * J_),
                  .J = J_,
@@ -203,9 +203,9 @@ class Selector {
     shared_owner_ = exec_.arena->allocate(queries_.size * static_cast<int64_t>(sizeof(Shared)));
     shared_ = new (shared_owner_.get()) Shared[static_cast<size_t>(queries_.size)];
     if (split) lists_owner_ = exec_.arena->allocate(queries_.size * shares_ * share_bytes());
-    const ThreadScratch scratch(
-        exec_, scorer_.scratch_bytes(max_tokens_) + max_tokens_ * (Candidates::bytes(topk_) + 64) +
-                   Candidates::scratch_bytes(topk_));
+    const ThreadScratch scratch(exec_, scorer_.scratch_bytes(max_tokens_) +
+                                           max_tokens_ * (Candidates::bytes(topk_) + 64) +
+                                           Candidates::scratch_bytes(topk_));
     exec_.pool->parallel_for(queries_.size * shares_, 1, [&](int64_t n, int64_t, int thread) {
       run_share(queries_.size - 1 - n / shares_, n % shares_, scratch.of(thread));
     });

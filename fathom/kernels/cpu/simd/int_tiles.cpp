@@ -1,8 +1,7 @@
 // Integer tiles for quantised weights. Codes of weights are unsigned, those of activations signed:
 // the operands of VNNI's dot product of four bytes, and of the matrix unit that some processors
-// have for many rows (AMX). Without them bytes are cut in halves of four bits, so that sums of
-// eight products of pairs fit 16 bits; elsewhere plain 32-bit products. All sums are exact, so
-// every way gives the same bits.
+// have for many rows (AMX); byte_dots-inl.h has the other ways. All sums are exact, so every way
+// gives the same bits.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -19,82 +18,24 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
+#include "fathom/kernels/cpu/simd/byte_dots-inl.h"
 #include "fathom/kernels/cpu/simd/gemm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fathom::simd {
 namespace HWY_NAMESPACE {
 
-using DI = hn::RebindToSigned<D>;
-using VI = hn::Vec<DI>;
-
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-#define FATHOM_X86_INT 1
-#else
-#define FATHOM_X86_INT 0
-#endif
+using bytes::Codes;
+using bytes::DI;
+using bytes::Dot;
+using bytes::four_codes;
+using bytes::VI;
 
 constexpr int kBlocks = kQuantGroup / 4;  // of four k in a group
 constexpr int64_t kAhead = 2048;          // bytes that are asked for early
 
-enum class Dot { kVnni, kHalves, kPlain };
-
-// Four codes in each 32 bits: of weights consecutive k, of activations the same ones everywhere.
-HWY_INLINE VI four_codes(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, sizeof four);
-  return hn::Set(DI(), four);
-}
-
 HWY_INLINE VI low_halves(VI b) { return hn::And(b, hn::Set(DI(), 0x0F0F0F0F)); }
 HWY_INLINE VI high_halves(VI b) { return low_halves(hn::ShiftRight<4>(b)); }
-
-#if FATHOM_X86_INT
-using D16 = hn::Repartition<int16_t, D>;
-using V16 = hn::Vec<D16>;
-
-// sum += the four products of unsigned w and signed a in each 32 bits.
-HWY_INLINE VI dot4(VI sum, VI w, VI a) {
-#if HWY_TARGET == HWY_AVX3
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(a.raw));
-#else
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(w.raw), "x"(a.raw));
-#endif
-  return sum;
-}
-
-HWY_INLINE V16 dot2(V16 sum, VI w, VI a) {
-#if HWY_TARGET == HWY_AVX3
-  return hn::Add(sum, V16{_mm512_maddubs_epi16(w.raw, a.raw)});
-#else
-  return hn::Add(sum, V16{_mm256_maddubs_epi16(w.raw, a.raw)});
-#endif
-}
-
-// sum + factor * (the pairs of x added)
-HWY_INLINE VI add_pairs(VI sum, V16 x, int factor) {
-  const V16 f = hn::Set(D16(), static_cast<int16_t>(factor));
-#if HWY_TARGET == HWY_AVX3
-  return hn::Add(sum, VI{_mm512_madd_epi16(x.raw, f.raw)});
-#else
-  return hn::Add(sum, VI{_mm256_madd_epi16(x.raw, f.raw)});
-#endif
-}
-#endif  // FATHOM_X86_INT
-
-HWY_INLINE VI dot4_plain(VI sum, VI w, VI a) {
-  const DI d;
-  const hn::RebindToUnsigned<DI> du;
-  const auto wu = hn::BitCast(du, w);
-  const auto byte = hn::Set(du, 255u);
-  sum = hn::Add(
-      sum, hn::Mul(hn::BitCast(d, hn::And(wu, byte)), hn::ShiftRight<24>(hn::ShiftLeft<24>(a))));
-  sum = hn::Add(sum, hn::Mul(hn::BitCast(d, hn::And(hn::ShiftRight<8>(wu), byte)),
-                             hn::ShiftRight<24>(hn::ShiftLeft<16>(a))));
-  sum = hn::Add(sum, hn::Mul(hn::BitCast(d, hn::And(hn::ShiftRight<16>(wu), byte)),
-                             hn::ShiftRight<24>(hn::ShiftLeft<8>(a))));
-  return hn::Add(sum, hn::Mul(hn::BitCast(d, hn::ShiftRight<24>(wu)), hn::ShiftRight<24>(a)));
-}
 
 // sum[i][j] += products of one group. b: the group's codes in the first panel; panels are b_panel
 // bytes apart. a[i]: the group's codes of row i. Asks for what lies `ahead` bytes further.
@@ -107,66 +48,35 @@ HWY_INLINE void add_group(const uint8_t* b, int64_t b_panel, int64_t ahead,
     if (j % kPerPanel == 0) hwy::Prefetch(p + ahead);
     return hn::LoadU(DI(), reinterpret_cast<const int32_t*>(p));
   };
-#if FATHOM_X86_INT
-  if constexpr (kDot == Dot::kHalves) {
-    for (int part = 0; part < kLines; part += 8) {  // as many as 16 bits can add
-      V16 low[kRows][kVecs], high[kRows][kVecs];
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < kVecs; ++j) low[i][j] = high[i][j] = hn::Zero(D16());
-      }
-      for (int line = part; line < part + 8; ++line) {
-#pragma GCC unroll 8
-        for (int j = 0; j < kVecs; ++j) {
-          const VI both = load(line, j), lo = low_halves(both), hi = high_halves(both);
-#pragma GCC unroll 8
-          for (int i = 0; i < kRows; ++i) {
-            const VI x = four_codes(a[i] + line * 4);
-            low[i][j] = dot2(low[i][j], lo, x);
-            high[i][j] = dot2(high[i][j], hi, kQ8 ? x : four_codes(a[i] + (line + kLines) * 4));
-          }
-        }
-      }
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < kVecs; ++j)
-          sum[i][j] = add_pairs(add_pairs(sum[i][j], low[i][j], 1), high[i][j], kQ8 ? 16 : 1);
-      }
-    }
-    return;
-  }
-#endif
-  const auto dot = [](VI s, VI w, VI x) HWY_ATTR {
-#if FATHOM_X86_INT
-    if constexpr (kDot == Dot::kVnni) return dot4(s, w, x);
-#endif
-    return dot4_plain(s, w, x);
-  };
   constexpr int kStep = kVecs <= 2 ? kLines : 2;  // lines that are unrolled
   for (int first = 0; first < kLines; first += kStep)
 #pragma GCC unroll 16
     for (int line = first; line < first + kStep; ++line) {
-      VI w[kVecs];
+      if constexpr (kQ8) {
+        Codes<kDot> w[kVecs];
 #pragma GCC unroll 8
-      for (int j = 0; j < kVecs; ++j) w[j] = load(line, j);
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) {
-        const VI x = four_codes(a[i] + line * 4);
-#pragma GCC unroll 8
-        for (int j = 0; j < kVecs; ++j)
-          sum[i][j] = dot(sum[i][j], kQ8 ? w[j] : low_halves(w[j]), x);
-      }
-      if constexpr (!kQ8) {
-#pragma GCC unroll 8
-        for (int j = 0; j < kVecs; ++j) w[j] = high_halves(w[j]);
+        for (int j = 0; j < kVecs; ++j) w[j] = Codes<kDot>(load(line, j));
 #pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
-          const VI x = four_codes(a[i] + (line + kLines) * 4);
+          const VI x = four_codes(a[i] + line * 4);
 #pragma GCC unroll 8
-          for (int j = 0; j < kVecs; ++j) sum[i][j] = dot(sum[i][j], w[j], x);
+          for (int j = 0; j < kVecs; ++j) sum[i][j] = w[j].add(sum[i][j], x);
         }
+      } else {
+        VI both[kVecs];
+#pragma GCC unroll 8
+        for (int j = 0; j < kVecs; ++j) both[j] = load(line, j);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half)
+#pragma GCC unroll 8
+          for (int i = 0; i < kRows; ++i) {
+            const VI x = four_codes(a[i] + (line + half * kLines) * 4);
+#pragma GCC unroll 8
+            for (int j = 0; j < kVecs; ++j) {
+              const VI w = half == 0 ? low_halves(both[j]) : high_halves(both[j]);
+              sum[i][j] = bytes::add_small<kDot>(sum[i][j], w, x);
+            }
+          }
       }
     }
 }
@@ -193,9 +103,10 @@ void int_tile(const IntTileArgs& t) {
     VI sum[kRows][kVecs];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      const VI shift = hn::Set(DI(), t.a.shifts[row[i] * groups + g]);
+      const int32_t shift = t.a.shifts[row[i] * groups + g];
 #pragma GCC unroll 8
-      for (int j = 0; j < kVecs; ++j) sum[i][j] = shift;
+      for (int j = 0; j < kVecs; ++j)
+        sum[i][j] = kQ8 ? Codes<kDot>::first(shift) : hn::Set(DI(), shift);
     }
     const int64_t ahead = g + kAhead / kBytes < groups ? kAhead : kAhead + others;
     add_group<kDot, kQ8, kRows, kVecs>(t.b + g * kBytes, groups * kBytes, ahead, a, sum);
@@ -380,12 +291,14 @@ void code_rows(const CodeArgs& c) {
 
 // Sums and a line of weights stay in registers.
 constexpr int int_rows(Dot dot) {
-  return kLanes == 16 ? (dot == Dot::kVnni ? 6 : 4) : kLanes == 8 ? 3 : 1;
+  if (kLanes < 8) return 1;
+  return dot == Dot::kPairs ? 4 : kLanes == 8 ? 3 : 6;
 }
 // One or two rows wait for memory, which is quickest as few streams.
 constexpr int int_panels(Dot dot, int rows) {
-  if (rows <= 2 || kLanes < 16) return kLanes < 8 ? 1 : 2;
-  return dot == Dot::kVnni ? 4 : 2;
+  if (kLanes < 8) return 1;
+  const bool two = rows <= 2 || (dot == Dot::kVnni ? kLanes == 8 : kLanes == 16);
+  return two ? 2 : dot == Dot::kVnni ? 4 : 1;
 }
 
 template <Dot kDot, int kRows, int kPanels>
@@ -422,16 +335,14 @@ std::vector<const IntTable*> make_int_tables() {
     return t;
   }();
   if (vnni && amx_int8())
-    return {&matrix, &int_table_for<Dot::kVnni>(), &int_table_for<Dot::kHalves>()};
+    return {&matrix, &int_table_for<Dot::kVnni>(), &int_table_for<Dot::kPairs>()};
 #endif
-  if (vnni) return {&int_table_for<Dot::kVnni>(), &int_table_for<Dot::kHalves>()};
-  return {&int_table_for<Dot::kHalves>()};
+  if (vnni) return {&int_table_for<Dot::kVnni>(), &int_table_for<Dot::kPairs>()};
+  return {&int_table_for<Dot::kPairs>()};
 #else
   return {&int_table_for<Dot::kPlain>()};
 #endif
 }
-
-#undef FATHOM_X86_INT
 
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom::simd
