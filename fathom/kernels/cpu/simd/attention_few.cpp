@@ -20,7 +20,8 @@ namespace {
 #if HWY_TARGET != HWY_SCALAR
 using V = hn::Vec<D16>;
 
-constexpr int kRowsMost = kLanesOf16 == 16 ? 8 : 4;  // heads whose sums stay in registers
+constexpr int kSums = kLanesOf16 == 16 ? 16 : 8;  // vectors that stay in registers
+constexpr int kRowsMost = kSums / 2;              // heads, two vectors of each
 
 // Lanes are keys: a number of a query serves kPanels vectors of them. 64 bytes of each row are
 // turned while those before them are multiplied.
@@ -86,17 +87,18 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
   }
 }
 
-template <class T, int kRows = kRowsMost>
+template <class T, int kRows = 8>
 void score_type(const float* packed, int64_t heads, int64_t width, const void* const* key,
                 int64_t n, KeyFeed* feed, float* s) {
-  if constexpr (kLanesOf16 == 16 && kRows == kRowsMost)
+  constexpr int kPanels = kSums >= 4 * kRows ? 4 : kSums >= 2 * kRows ? 2 : 1;
+  if constexpr (kLanesOf16 == 16 && kRows == 8)
     if (heads == 16)  // rows are turned once for all of them
       return score_heads<T, 16, 1>(packed, width, key, n, feed, s);
   for (; heads >= kRows; heads -= kRows, packed += kRows, s += kRows * kBlock)
     if (n <= kLanesOf16)
       score_heads<T, kRows, 1>(packed, width, key, n, feed, s);
     else
-      score_heads<T, kRows, (2 * kRows > kRowsMost ? 2 : 4)>(packed, width, key, n, feed, s);
+      score_heads<T, kRows, kPanels>(packed, width, key, n, feed, s);
   if constexpr (kRows > 1)
     if (heads > 0) score_type<T, kRows - 1>(packed, heads, width, key, n, feed, s);
 }

@@ -49,11 +49,14 @@ HWY_INLINE VI dot_pairs(VI sum, VI unsigned_codes, VI x) {
   const auto ones = hn::Set(d16, 1);
 #if HWY_TARGET == HWY_AVX3
   const auto pairs = _mm512_maddubs_epi16(unsigned_codes.raw, x.raw);
-  return hn::Add(sum, VI{_mm512_madd_epi16(pairs, ones.raw)});
+  sum = hn::Add(sum, VI{_mm512_madd_epi16(pairs, ones.raw)});
+  asm("" : "+v"(sum.raw));  // GCC would keep products in memory to add them in another order
 #else
   const auto pairs = _mm256_maddubs_epi16(unsigned_codes.raw, x.raw);
-  return hn::Add(sum, VI{_mm256_madd_epi16(pairs, ones.raw)});
+  sum = hn::Add(sum, VI{_mm256_madd_epi16(pairs, ones.raw)});
+  asm("" : "+x"(sum.raw));  // as above
 #endif
+  return sum;
 }
 #endif  // FATHOM_X86_INT
 
