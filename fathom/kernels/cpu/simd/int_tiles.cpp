@@ -290,15 +290,12 @@ void code_rows(const CodeArgs& c) {
 }
 
 // Sums and a line of weights stay in registers.
-constexpr int int_rows(Dot dot) {
-  if (kLanes < 8) return 1;
-  return dot == Dot::kPairs ? 4 : kLanes == 8 ? 3 : 6;
-}
+constexpr int int_rows(Dot dot) { return kLanes < 8 ? 1 : dot == Dot::kPairs ? 4 : 6; }
 // One or two rows wait for memory, which is quickest as few streams.
 constexpr int int_panels(Dot dot, int rows) {
   if (kLanes < 8) return 1;
-  const bool two = rows <= 2 || (dot == Dot::kVnni ? kLanes == 8 : kLanes == 16);
-  return two ? 2 : dot == Dot::kVnni ? 4 : 1;
+  if (rows <= 2) return 2;
+  return kLanes == 8 ? 1 : dot == Dot::kPairs ? 2 : 4;
 }
 
 template <Dot kDot, int kRows, int kPanels>
