@@ -20,8 +20,10 @@ namespace {
 #if HWY_TARGET != HWY_SCALAR
 using V = hn::Vec<D16>;
 
-constexpr int kSums = kLanesOf16 == 16 ? 16 : 8;  // vectors that stay in registers
-constexpr int kRowsMost = kSums / 2;              // heads, two vectors of each
+// Vectors of sums that stay in registers: of scores; of weighed columns, which are quicker with
+// more.
+constexpr int kSums = kLanesOf16 == 16 ? 16 : 8;
+constexpr int kColumnSums = kLanesOf16 == 16 ? 24 : 12;
 
 // Lanes are keys: a number of a query serves kPanels vectors of them. 64 bytes of each row are
 // turned while those before them are multiplied.
@@ -152,8 +154,8 @@ void weigh_tile(const float* p, const float* alpha, const void* const* key, int6
     for (int i = 0; i < kVecs; ++i) hn::StoreU(sum[r][i], D16(), z + r * ld + col + i * kLanesOf16);
 }
 
-// Pairs of vectors of columns that go with so many heads.
-constexpr int pairs_of(int rows) { return kLanesOf16 == 16 && rows <= 6 ? 2 : 1; }
+constexpr int kRowsMost = kLanesOf16 == 16 ? 8 : 5;  // heads, with a pair of vectors of columns
+constexpr int pairs_of(int rows) { return 4 * rows <= kColumnSums ? 2 : 1; }
 
 template <class T, int kRows, int kPairs = pairs_of(kRows)>
 void weigh_rows(const float* p, const float* alpha, const void* const* key, int64_t n, int64_t col,
