@@ -1,7 +1,8 @@
 // Lightning indexer: scoring, and scoring fused with the choice of the K best keys. A tile of query
 // tokens scores one block of 64 keys after the other; each row keeps a buffer of candidates above
-// the K-th best score so far, and cuts it back to K when it is full. A score is one fma chain per
-// dot product and one over the heads, so the choice depends on the row and its keys alone.
+// the K-th best score so far, and cuts it back to K, by a histogram of theirs, when it is full. A
+// score is one fma chain per dot product and one over the heads, so the choice depends on the row
+// and its keys alone.
 #include <algorithm>
 #include <atomic>
 #include <bit>
