@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "fathom/base/thread_pool.h"
 #include "fathom/kernels/cpu/simd/gemm_testing.h"
@@ -35,6 +37,9 @@ struct Coded {
     codes.resize(static_cast<size_t>(n * quant_row_bytes(type, k)));
     scales.resize(static_cast<size_t>(n * ceil_div(k, kQuantGroup)));
     quantize_rows(params(), pool);
+    pack(pool);
+  }
+  void pack(ThreadPool& pool) {
     memory = std::make_unique<Aligned>(packed_size_bytes(type, n, k));
     packed = pack_nt({.type = type,
                       .n = n,
@@ -44,6 +49,15 @@ struct Coded {
                       .scales = scales.data(),
                       .dst = memory->data()},
                      pool);
+  }
+  // Each code becomes the largest or the smallest one that a file can hold.
+  void make_extreme(ThreadPool& pool) {
+    for (uint8_t& c : codes)
+      if (type == PackedType::kQ8)
+        c = c & 0x80 ? 0x80 : 0x7F;
+      else
+        c = static_cast<uint8_t>((c & 0x08 ? 0x0F : 0) | (c & 0x80 ? 0xF0 : 0));
+    pack(pool);
   }
   QuantizeParams params() {
     return {.type = type,
@@ -124,9 +138,18 @@ TEST_CASE("every tile of every way to add codes gives the same bits") {
   ThreadPool one(1);
   constexpr int64_t kRows = 6, kCols = 64, kGroups = 3, kDepth = kGroups * kQuantGroup;
   for_each_target([&] {
-    for (const PackedType type : {PackedType::kQ8, PackedType::kQ4}) {
+    for (const auto& [type, extreme] :
+         std::vector<std::pair<PackedType, bool>>{{PackedType::kQ8, false},
+                                                  {PackedType::kQ4, false},
+                                                  {PackedType::kQ8, true},
+                                                  {PackedType::kQ4, true}}) {
+      CAPTURE(extreme);
       Coded w(type, kCols, kDepth, one);
       auto x = random_floats(kRows * kDepth, 9);
+      if (extreme) {  // sums of two products are as large as they may become
+        w.make_extreme(one);
+        for (float& number : x) number = number < 0 ? -1.0f : 1.0f;
+      }
       std::vector<int8_t> codes(kRows * kDepth);
       std::vector<float> scales(kRows * kGroups);
       std::vector<int32_t> shifts(kRows * kGroups);
