@@ -24,6 +24,10 @@ std::string position_text(int64_t p) {
   return p % 1024 == 0 ? fmt::format("{}K", p / 1024) : fmt::format("{}", p);
 }
 
+std::string shared_text(const AttentionBenchRow& r) {
+  return r.at.decode ? "-" : fmt::format("{:.0f}%", 100 * r.shared);
+}
+
 std::string json_line(const AttentionBenchRow& r, const BenchAttentionOptions& o, int threads,
                       const Machine& machine) {
   Json line = Json::object();
@@ -40,6 +44,7 @@ std::string json_line(const AttentionBenchRow& r, const BenchAttentionOptions& o
   line.set("sparse_spread", Json::number(r.sparse_spread));
   line.set("repetitions", Json::number(int64_t{r.repetitions}));
   line.set("threads", Json::number(int64_t{threads}));
+  if (!r.at.decode) line.set("shared", Json::number(r.shared));
   line.set("index_topk", Json::number(o.index_topk));
   line.set("isa", Json::string(simd_target_name()));
   line.set("cpu", Json::string(machine.cpu));
@@ -49,10 +54,10 @@ std::string json_line(const AttentionBenchRow& r, const BenchAttentionOptions& o
 void print_row(const AttentionBenchRow& r) {
   fmt::print(
       "{:<8} {:>8} {:>12.1f} {:>10.1f} {:>6.0f}% {:>10.1f} {:>10.1f} {:>6.0f}% {:>10.1f} {:>10.1f} "
-      "{:>6.2f}\n",
+      "{:>6} {:>6.2f}\n",
       r.at.decode ? "decode" : "prefill", position_text(r.at.position), r.dense_us, r.dense_best_us,
       100 * r.dense_spread, r.sparse_us, r.sparse_best_us, 100 * r.sparse_spread, r.select_us,
-      r.gathered_us, r.dense_us / r.sparse_us);
+      r.gathered_us, shared_text(r), r.dense_us / r.sparse_us);
   std::fflush(stdout);
 }
 
@@ -87,12 +92,12 @@ std::string page(const std::vector<AttentionBenchRow>& rows, const BenchAttentio
     cells.push_back({r.at.decode ? "decode" : "prefill", position_text(r.at.position),
                      fmt::format("{:.1f}", r.dense_us), fmt::format("{:.1f}", r.sparse_us),
                      fmt::format("{:.1f}", r.select_us), fmt::format("{:.1f}", r.gathered_us),
-                     fmt::format("{:.2f}", r.dense_us / r.sparse_us)});
+                     shared_text(r), fmt::format("{:.2f}", r.dense_us / r.sparse_us)});
   return html_page("fathom bench attention",
                    fmt::format("<h1>fathom bench attention</h1>\n<p>{}</p>\n{}\n{}",
                                html_escape(machine), chart_html(chart),
                                table_html({"mode", "position", "dense us", "sparse us", "select us",
-                                           "gathered us", "dense / sparse"},
+                                           "gathered us", "shared", "dense / sparse"},
                                           cells)));
 }
 
@@ -103,6 +108,9 @@ int run_bench_attention(const BenchAttentionOptions& o) {
     throw UsageError(fmt::format("expected 1 <= min_position <= max_position, found {} and {}",
                                  o.min_position, o.max_position),
                      "chunk and index_topk are at least 1 too");
+  if (!(o.alike >= 0 && o.alike <= 1))
+    throw UsageError(fmt::format("expected --alike between 0 and 1, found {}", o.alike),
+                     "0: neighbours choose independently; 1: all choose the same keys");
   Runtime rt(Precision::kF32, o.threads);
   const Machine machine = inspect_machine();
   AttentionBench bench(rt.ctx().kernels, rt.ctx().exec(),
@@ -112,7 +120,8 @@ int run_bench_attention(const BenchAttentionOptions& o) {
                         .J = o.index_n_heads,
                         .I = o.index_head_dim,
                         .K = o.index_topk,
-                        .bf16_keys = o.bf16},
+                        .bf16_keys = o.bf16,
+                        .alike = o.alike},
                        o.max_position);
   const std::string what = fmt::format(
       "{}, {}, {} threads; {} heads over a latent of {} + {}, indexer {} x {}, top {}, cache {}",
@@ -122,9 +131,9 @@ int run_bench_attention(const BenchAttentionOptions& o) {
   const double error = bench.check();
   const bool good = error <= kTolerance;
   fmt::print("worst difference from the reference {:.1e}: {}\n\n", error, good ? "ok" : "WRONG");
-  fmt::print("{:<8} {:>8} {:>12} {:>10} {:>7} {:>10} {:>10} {:>7} {:>10} {:>10} {:>6}\n", "mode",
-             "position", "dense us/tok", "best", "spread", "sparse", "best", "spread", "select",
-             "gathered", "gain");
+  fmt::print("{:<8} {:>8} {:>12} {:>10} {:>7} {:>10} {:>10} {:>7} {:>10} {:>10} {:>6} {:>6}\n",
+             "mode", "position", "dense us/tok", "best", "spread", "sparse", "best", "spread",
+             "select", "gathered", "shared", "gain");
   std::vector<AttentionBenchRow> rows;
   std::string lines;
   for (const bool decode : {false, true})

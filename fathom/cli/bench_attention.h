@@ -15,7 +15,7 @@ struct BenchAttentionOptions {
   int64_t num_attention_heads = 16, kv_lora_rank = 128, qk_rope_head_dim = 32;
   int64_t index_n_heads = 8, index_head_dim = 32, index_topk = 1024;
   int64_t chunk = 128;
-  double seconds = 0.4;
+  double seconds = 0.4, alike = 0;
   bool bf16 = false;
   std::string json, plot = "bench_attention.html";
 
@@ -30,6 +30,9 @@ struct BenchAttentionOptions {
     o.add("index_head_dim", &index_head_dim, "width of an indexer key");
     o.add("index_topk", &index_topk, "keys that a token selects");
     o.add("chunk", &chunk, "tokens of a prefill step");
+    o.add("alike", &alike,
+          "correlation of the index queries of neighbouring tokens, 0 to 1; the more, the more keys "
+          "they share");
     o.add("seconds", &seconds, "time for each row and mode");
     o.add("bf16", &bf16, "keep the cache in bf16 instead of f32");
     o.add("json", &json, "also write one JSON object a line to this file");

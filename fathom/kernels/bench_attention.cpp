@@ -78,7 +78,28 @@ struct AttentionBench::Data {
            .z = empty(arena, DType::kF32, {n, s.H, s.C})};
     uint64_t stream = 10;
     for (const Tensor* x : {&t.q_lat, &t.q_pe, &t.q_idx, &t.w_idx}) fill(*x, stream++);
+    for (const Tensor* x : {&t.q_idx, &t.w_idx}) correlate(*x);
     return t;
+  }
+  // Rows of independent numbers become alike from row to row, with the same variance.
+  void correlate(const View& x) const {
+    const auto before = static_cast<float>(s.alike);
+    const auto own = static_cast<float>(std::sqrt(1 - s.alike * s.alike));
+    const int64_t width = x.numel() / x.dim[0];
+    float* p = x.as<float>();
+    for (int64_t i = width; i < x.numel(); ++i) p[i] = own * p[i] + before * p[i - width];
+  }
+  double shared(const Step& t) const {
+    const int64_t n = t.sel.view.dim[0];
+    const int32_t* sel = t.sel.as<int32_t>();
+    int64_t same = 0, all = 0;
+    for (int64_t i = 1; i < n; ++i) {
+      const int32_t *row = sel + i * s.K, *end = std::find(row, row + s.K, -1);
+      for (const int32_t* key = row; key < end; ++key)
+        same += std::find(row - s.K, row, *key) != row;
+      all += end - row;
+    }
+    return all > 0 ? static_cast<double>(same) / static_cast<double>(all) : 0;
   }
   void attend(const Kernels& k, const Step& t, bool sparse) const {
     k.attention(exec, {.q_lat = t.q_lat,
@@ -136,7 +157,8 @@ AttentionBenchRow AttentionBench::run(const AttentionBenchCase& c, double second
           .dense_best_us = percentile(dense, 0),
           .sparse_best_us = percentile(sparse, 0),
           .dense_spread = spread(dense),
-          .sparse_spread = spread(sparse)};
+          .sparse_spread = spread(sparse),
+          .shared = d_->shared(t)};
 }
 
 double AttentionBench::check() {

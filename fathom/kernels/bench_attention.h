@@ -15,6 +15,9 @@ struct AttentionBenchShape {
   int64_t H = 16, C = 128, R = 32;  // attention
   int64_t J = 8, I = 32, K = 1024;  // indexer
   bool bf16_keys = false;
+  // Correlation of the index queries of neighbours in a chunk, 0 to 1. Trained neighbours select
+  // two thirds of their keys together or more, random ones no more than chance.
+  double alike = 0;
 };
 
 struct AttentionBenchCase {
@@ -31,6 +34,7 @@ struct AttentionBenchRow {
   double dense_us = 0, select_us = 0, gathered_us = 0, sparse_us = 0;  // sparse = select + gathered
   double dense_best_us = 0, sparse_best_us = 0;                        // fastest repetition
   double dense_spread = 0, sparse_spread = 0;  // (90th - 10th percentile) / median
+  double shared = 0;  // of a token's keys, what the token before selected too; mean over a chunk
 };
 
 class AttentionBench {

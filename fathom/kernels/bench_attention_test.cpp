@@ -23,4 +23,20 @@ TEST_CASE("the attention bench checks its outputs and times each part") {
   }
 }
 
+TEST_CASE("the attention bench: index queries that are alike select the same keys") {
+  ThreadPool pool(1);
+  Arena arena;
+  double before = 0;
+  for (const double alike : {0.0, 0.9, 1.0}) {
+    const AttentionBenchShape shape{
+        .H = 2, .C = 32, .R = 32, .J = 2, .I = 32, .K = 32, .alike = alike};
+    AttentionBench bench(cpu_simd(), {&pool, &arena}, shape, 400);
+    CHECK(bench.check() < 1e-5);
+    const double shared = bench.run({.position = 400, .chunk = 40}, 0.001).shared;
+    CHECK(shared > before);
+    before = shared;
+  }
+  CHECK(before > 0.9);  // each token has one key more to choose from
+}
+
 }  // namespace fathom

@@ -11,7 +11,8 @@
 // every instruction set. So have latents of bf16 where there is a matrix unit for bf16
 // (attention_bf16.h): their bits depend on whether the machine has one. Both go by
 // attention_chunk.h.
-// Chunks exist so that a single decoded token can use all threads.
+// Chunks exist so that a single decoded token can use all threads. Two neighbours that gather
+// mostly the same keys are scored together (attention_pair.h), with the bits each has alone.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -30,12 +31,19 @@ namespace {
 
 constexpr int64_t kTileRows = 256;  // query rows of a dense tile, if its numbers stay in L2
 constexpr int64_t kTileNumbers = 96 * 1024;
+constexpr int64_t kTilesPerThread = 4;        // with fewer, chunks are shared out
+constexpr int64_t kPairStep = 256;            // keys that a pair scores before it weighs them
 constexpr int64_t kJoinedAlone = 128 * 1024;  // bytes of states that one thread joins
 
 class Forward {
  public:
   Forward(const Exec& exec, const Attention& a)
-      : exec_(exec), a_(a), tiles_(tile_table()), vec_(attention_vec()), few_(attention_few()) {
+      : exec_(exec),
+        a_(a),
+        tiles_(tile_table()),
+        vec_(attention_vec()),
+        few_(attention_few()),
+        pair_(attention_pair()) {
     d_ = {.H = a.q_lat.dim[1], .C = a.q_lat.dim[2], .R = a.q_pe.dim[2]};
     d_.width = d_.C + d_.R;
     coded_ = a.keys.dtype == DType::kI8;
@@ -59,27 +67,14 @@ class Forward {
   void run() {
     if (queries_.size == 0) return;
     const ThreadScratch scratch(exec_, TileWork::bytes(d_, max_tokens_ * d_.H));
-    const bool split =
-        exec_.pool->size() > 1 && max_keys_ > kChunk && queries_.size < 4 * exec_.pool->size();
+    const bool split = exec_.pool->size() > 1 && max_keys_ > kChunk &&
+                       queries_.size < kTilesPerThread * exec_.pool->size();
     if (split) return run_split(scratch);
     exec_.pool->parallel_for(queries_.size, 1, [&](int64_t i, int64_t, int thread) {
       const QueryTile tile = queries_.tile[queries_.size - 1 - i];  // the long ones first
       TileWork w(scratch.of(thread), d_, max_tokens_ * d_.H);
-      load_queries(tile, &w);
-      ask_first(tile, 0, &w);
-      const int64_t keys = num_keys(tile, tile.count - 1);
-      if (keys <= kChunk) {
-        run_chunk(tile, 0, &w, w.chunk);
-        return finish(tile, 0, tile.count * d_.H, w.chunk);
-      }
-      w.total.clear(tile.count * d_.H);
-      for (int64_t base = 0; base < keys; base += kChunk) {
-        announce(tile, base + kChunk, &w);
-        run_chunk(tile, base, &w, w.chunk);
-        std::swap(w.key, w.later);
-        merge(0, tile.count * d_.H, w.total, w.chunk);
-      }
-      finish(tile, 0, tile.count * d_.H, w.total);
+      if (pair(tile)) return run_pair(tile, &w);
+      run_tile(tile, &w);
     });
   }
 
@@ -99,21 +94,38 @@ class Forward {
   bool by_chunks(const QueryTile& tile) const {
     return d_.way && (coded_ || num_keys(tile, 0) > kChunk);
   }
+  // Two tokens that gather their keys.
+  bool pair(const QueryTile& tile) const {
+    return d_.pair_keys > 0 && tile.count == 2 && sparse(tile);
+  }
   // Whether keys are read where they are.
-  bool in_place(const QueryTile& tile) const { return tile.count == 1 && in_place_; }
-  // Tokens that gather their own keys become tiles of their own.
+  bool in_place(const QueryTile& tile) const {
+    return in_place_ && (tile.count == 1 || pair(tile));
+  }
+  // Tokens that gather their own keys become tiles of their own, or pairs where they are many.
   void split_sparse() {
-    int64_t size = 0;
-    for (int64_t i = 0; i < queries_.size; ++i)
-      size += sparse(queries_.tile[i]) ? queries_.tile[i].count : 1;
+    const auto tiles_of = [&](int32_t tokens) {
+      int64_t size = 0;
+      for (int64_t i = 0; i < queries_.size; ++i)
+        size += sparse(queries_.tile[i]) ? (queries_.tile[i].count + tokens - 1) / tokens : 1;
+      return size;
+    };
+    const bool pairs = in_place_ && !d_.way && pair_ && 2 * d_.H <= few_.max_heads &&
+                       tiles_of(2) >= kTilesPerThread * exec_.pool->size();
+    const int32_t tokens = pairs ? 2 : 1;
+    if (pairs) d_.pair_keys = a_.sel.dim[1];
+    const int64_t size = tiles_of(tokens);
     const std::shared_ptr<std::byte> owner =
         exec_.arena->allocate(size * static_cast<int64_t>(sizeof(QueryTile)) + 64);
     auto* out = reinterpret_cast<QueryTile*>(owner.get());
     for (int64_t i = 0; i < queries_.size; ++i) {
       const QueryTile& tile = queries_.tile[i];
       if (!sparse(tile)) *out++ = tile;
-      for (int32_t t = 0; sparse(tile) && t < tile.count; ++t)
-        *out++ = {.seq = tile.seq, .first = tile.first + t, .count = 1, .pos = tile.pos + t};
+      for (int32_t t = 0; sparse(tile) && t < tile.count; t += tokens)
+        *out++ = {.seq = tile.seq,
+                  .first = tile.first + t,
+                  .count = std::min(tokens, tile.count - t),
+                  .pos = tile.pos + t};
     }
     queries_ = {.owner = owner, .tile = out - size, .size = size};
   }
@@ -121,6 +133,23 @@ class Forward {
   int64_t num_keys(const QueryTile& tile, int64_t i) const {
     if (!sparse(tile)) return tile.pos + i + 1;
     return selected_keys(a_.sel, tile.first + i).size;
+  }
+  void run_tile(const QueryTile& tile, TileWork* w) const {
+    load_queries(tile, w);
+    ask_first(tile, 0, w);
+    const int64_t keys = num_keys(tile, tile.count - 1);
+    if (keys <= kChunk) {
+      run_chunk(tile, 0, w, w->chunk);
+      return finish(tile, 0, tile.count * d_.H, w->chunk);
+    }
+    w->total.clear(tile.count * d_.H);
+    for (int64_t base = 0; base < keys; base += kChunk) {
+      announce(tile, base + kChunk, w);
+      run_chunk(tile, base, w, w->chunk);
+      std::swap(w->key, w->later);
+      merge(0, tile.count * d_.H, w->total, w->chunk);
+    }
+    finish(tile, 0, tile.count * d_.H, w->total);
   }
   // Few tiles and many keys: every (tile, chunk) is a task of its own.
   void run_split(const ThreadScratch& scratch) {
@@ -173,9 +202,9 @@ class Forward {
         std::copy_n(row_ptr(a_.q_pe, t, h), d_.R, q + d_.C);
       }
     if (by_chunks(tile)) return load_groups(tile.count * d_.H, w);
-    if (tile.count > 1) return;
+    if (tile.count > 1 && !pair(tile)) return;
     if (!in_place_) return w->few.set_queries(tiles_, w->q, d_.H, d_.width);
-    std::copy_n(w->q, d_.H * d_.width, w->spread);
+    std::copy_n(w->q, tile.count * d_.H * d_.width, w->spread);
     tiles_.transpose(w->spread, d_.width, d_.width, w->packed);
   }
 
@@ -299,12 +328,79 @@ class Forward {
     for (int64_t from = base; from < keys; from += kBlock) {
       const int64_t n = std::min(kBlock, keys - from);
       const void* const* key = w->key + (from - base);
-      few_.score(w->packed, d_.H, d_.width, key, a_.keys.dtype, n, &w->feed, w->s);
-      std::fill_n(w->mask, d_.H, low_bits(n));
-      vec_.softmax_block(w->s, w->mask, d_.H, static_cast<float>(a_.scale), state.max, state.sum,
-                         w->alpha);
-      few_.weigh(w->s, from > base ? w->alpha : nullptr, d_.H, key, a_.keys.dtype, n, d_.C,
-                 &w->feed, state.z, d_.z_ld);
+      few_.score(w->packed, d_.H, d_.width, key, a_.keys.dtype, n, &w->feed, w->s, kBlock);
+      add_block(key, n, from == base, w, state);
+    }
+  }
+  // A block of a token whose scores are there.
+  void add_block(const void* const* key, int64_t n, bool first, TileWork* w,
+                 const SoftmaxState& state) const {
+    std::fill_n(w->mask, d_.H, low_bits(n));
+    vec_.softmax_block(w->s, w->mask, d_.H, static_cast<float>(a_.scale), state.max, state.sum,
+                       w->alpha);
+    few_.weigh(w->s, first ? nullptr : w->alpha, d_.H, key, a_.keys.dtype, n, d_.C, &w->feed,
+               state.z, d_.z_ld);
+  }
+
+  // Scores the keys of both tokens for both at once and those of one for that one, then adds each
+  // one's blocks in the order that they have when it is alone.
+  void run_pair(const QueryTile& tile, TileWork* w) const {
+    const Selected sel[] = {selected_keys(a_.sel, tile.first),
+                            selected_keys(a_.sel, tile.first + 1)};
+    PairKeys k(w->pair, d_.H, d_.pair_keys);
+    const int64_t least = std::max(sel[0].size, sel[1].size) * 2 / 3;  // it pays from there
+    const int64_t shared = pair_->find_shared(sel, least, {k.token[0].bits, k.token[1].bits});
+    if (shared < least) {
+      for (const int32_t t : {0, 1}) run_tile({tile.seq, tile.first + t, 1, tile.pos + t}, w);
+      return;
+    }
+    load_queries(tile, w);
+    w->total.clear(2 * d_.H);
+    for (const int t : {0, 1}) {
+      PairKeys::Token& token = k.token[t];
+      token.size = sel[t].size;
+      for (int64_t n = 0; n < token.size; ++n) token.key[n] = key_at(tile.seq, sel[t].pos[n]);
+      pair_->split(token.key, token.size, token.bits, k.both, token.own);
+    }
+    const auto score = [&](const void* const* key, int64_t row, int64_t rows, int64_t end, float* s,
+                           int64_t* scored) {
+      few_.score(w->packed + row, rows, d_.width, key + *scored, a_.keys.dtype, end - *scored,
+                 &w->feed, s + row * k.ld + *scored, k.ld);
+      *scored = end;
+    };
+    const auto& [a, b] = k.token;
+    w->feed.start(d_.width * dtype_bytes(a_.keys.dtype));
+    w->feed.then(a.key, std::min(a.size, kPairStep));
+    for (bool more = true; more;) {
+      more = k.go_on(kPairStep);
+      w->feed.then(a.key + a.end, std::min(a.size - a.end, kPairStep));
+      score(k.both, 0, 2 * d_.H, a.end_shared, k.of_both, &k.both_scored);
+      for (const int64_t t : {0, 1})
+        score(k.token[t].own, t * d_.H, d_.H, k.token[t].end_own(), k.of_own,
+              &k.token[t].own_scored);
+      w->feed.then(b.own + b.own_scored, std::min(b.size - shared - b.own_scored, kPairStep / 2));
+      for (const int64_t t : {0, 1}) add_scored(t, &k, w);
+    }
+    finish(tile, 0, 2 * d_.H, w->total);
+  }
+
+  // Adds the blocks in use of a token of a pair.
+  void add_scored(int64_t t, PairKeys* k, TileWork* w) const {
+    const SoftmaxState total = w->total.from(t * d_.H, d_.z_ld),
+                       chunk = w->chunk.from(t * d_.H, d_.z_ld);
+    const float *of_both = k->of_both + t * d_.H * k->ld, *of_own = k->of_own + t * d_.H * k->ld;
+    PairKeys::Token& token = k->token[t];
+    while (token.added < token.end) {
+      const int64_t at = token.added, n = std::min(kBlock, token.end - at);
+      const uint64_t bits = token.bits[at / kBlock];
+      pair_->lay_out(of_both + token.added_shared, of_own + at - token.added_shared, k->ld, d_.H,
+                     bits, w->s);
+      const bool first = at % kChunk == 0;
+      if (first) chunk.clear(d_.H);
+      add_block(token.key + at, n, first, w, chunk);
+      token.added += n;
+      token.added_shared += std::popcount(bits);
+      if (token.added % kChunk == 0 || token.added == token.size) merge(0, d_.H, total, chunk);
     }
   }
 
@@ -362,6 +458,7 @@ class Forward {
   const TileTable& tiles_;
   const AttentionVec& vec_;
   const AttentionFew& few_;
+  const AttentionPair* pair_;
   bool coded_ = false;     // latents in integer codes
   bool in_place_ = false;  // a token alone reads keys where they are
   AttentionShape d_{};

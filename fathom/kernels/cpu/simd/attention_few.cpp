@@ -29,7 +29,7 @@ constexpr int kColumnSums = kLanesOf16 == 16 ? 24 : 12;
 // turned while those before them are multiplied.
 template <class T, int kRows, int kPanels>
 void score_heads(const float* packed, int64_t width, const void* const* key, int64_t n,
-                 KeyFeed* feed, float* s) {
+                 KeyFeed* feed, float* s, int64_t ld) {
   constexpr int kPer = 4 / sizeof(T), kChunk = 16 * kPer;  // numbers of a row in a line, in 16
   constexpr int kKeys = kPanels * kLanesOf16;
   constexpr int kPieces = 4 * kPanels, kLines = 16 / kPieces;
@@ -85,30 +85,30 @@ void score_heads(const float* packed, int64_t width, const void* const* key, int
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p)
-        hn::StoreU(sum[r][p], D16(), s + r * kBlock + from + p * kLanesOf16);
+        hn::StoreU(sum[r][p], D16(), s + r * ld + from + p * kLanesOf16);
   }
 }
 
 template <class T, int kRows = 8>
 void score_type(const float* packed, int64_t heads, int64_t width, const void* const* key,
-                int64_t n, KeyFeed* feed, float* s) {
+                int64_t n, KeyFeed* feed, float* s, int64_t ld) {
   constexpr int kPanels = kSums >= 4 * kRows ? 4 : kSums >= 2 * kRows ? 2 : 1;
   if constexpr (kLanesOf16 == 16 && kRows == 8)
     if (heads == 16)  // rows are turned once for all of them
-      return score_heads<T, 16, 1>(packed, width, key, n, feed, s);
-  for (; heads >= kRows; heads -= kRows, packed += kRows, s += kRows * kBlock)
-    if (n <= kLanesOf16)
-      score_heads<T, kRows, 1>(packed, width, key, n, feed, s);
-    else
-      score_heads<T, kRows, kPanels>(packed, width, key, n, feed, s);
+      return score_heads<T, 16, 1>(packed, width, key, n, feed, s, ld);
+  const int64_t rest = n % (kPanels * kLanesOf16), last = rest <= kLanesOf16 ? rest : 0;
+  for (; heads >= kRows; heads -= kRows, packed += kRows, s += kRows * ld) {
+    score_heads<T, kRows, kPanels>(packed, width, key, n - last, feed, s, ld);
+    score_heads<T, kRows, 1>(packed, width, key + n - last, last, feed, s + n - last, ld);
+  }
   if constexpr (kRows > 1)
-    if (heads > 0) score_type<T, kRows - 1>(packed, heads, width, key, n, feed, s);
+    if (heads > 0) score_type<T, kRows - 1>(packed, heads, width, key, n, feed, s, ld);
 }
 
 void score(const float* packed, int64_t heads, int64_t width, const void* const* key, DType dtype,
-           int64_t n, KeyFeed* feed, float* s) {
-  if (dtype == DType::kF32) return score_type<float>(packed, heads, width, key, n, feed, s);
-  score_type<uint16_t>(packed, heads, width, key, n, feed, s);
+           int64_t n, KeyFeed* feed, float* s, int64_t ld) {
+  if (dtype == DType::kF32) return score_type<float>(packed, heads, width, key, n, feed, s, ld);
+  score_type<uint16_t>(packed, heads, width, key, n, feed, s, ld);
 }
 
 // Two vectors of columns as they lie in memory: f32 side by side, bf16 by turns.

@@ -13,10 +13,10 @@ struct AttentionFew {
   int64_t max_heads = 0;
   int64_t step = 1;  // C and the width of a row are multiples of it
   // packed [width][16]: the heads' numbers side by side.
-  // s[head][64] = q . key for the first n keys of a block, columns behind them anything. Like
+  // s[head][ld] = q . key for n keys, columns behind them up to a multiple of 64 anything. Like
   // `weigh`, asks for rows of later keys while it computes.
   void (*score)(const float* packed, int64_t heads, int64_t width, const void* const* key,
-                DType dtype, int64_t n, KeyFeed* feed, float* s) = nullptr;
+                DType dtype, int64_t n, KeyFeed* feed, float* s, int64_t ld) = nullptr;
   // z[head][cols] = alpha[head] * z (alpha null: 0) + sum over n keys, ascending, of p[head][64] *
   // key. Columns stand in an order of their own until in_order(a row's).
   void (*weigh)(const float* p, const float* alpha, int64_t heads, const void* const* key,

@@ -185,6 +185,62 @@ TEST_CASE("latent attention: a token that reads its keys in place has the bits o
     }
 }
 
+TEST_CASE(
+    "latent attention: neighbours that select the same keys have the bits of each one alone") {
+  TestExec one, two(2);
+  const int n = 900, rows = 17;
+  for (const auto& [d, topk] : {std::pair{Latent{8, 96, 32}, 700}, std::pair{Latent{3, 64, 32}, 70},
+                                std::pair{Latent{1, 32, 32}, 300}})
+    for (const DType type : {DType::kF32, DType::kBF16})
+      for (const double share : {0.7, 0.95, 1.0}) {
+        CAPTURE(d.H);
+        CAPTURE(std::string(dtype_name(type)));
+        CAPTURE(share);
+        const int64_t width = d.C + d.R;
+        const TestPages pages(random_keys({n}, width, "kv"), width, width, type);
+        // The row at a position selects the topk least numbers, which are those of the key alone
+        // for about `share` of the keys; some rows select fewer.
+        const auto selection = [&](const TestRows& of) {
+          Tensor sel = two.make({of.rows(), topk}, DType::kI32);
+          for (int32_t r = 0; r < of.rows(); ++r) {
+            const int32_t pos = of.first_pos[0] + r;
+            std::vector<std::pair<double, int32_t>> order;
+            for (int32_t s = 0; s <= pos; ++s) {
+              Rng common(5, "key", static_cast<uint64_t>(s));
+              Rng own(6, "key", static_cast<uint64_t>(pos * n + s));
+              order.push_back({(common.uniform() < share ? common : own).uniform(), s});
+            }
+            std::sort(order.begin(), order.end());
+            const int64_t size = std::min<int64_t>(topk - (pos % 5 == 0 ? 13 : 0), pos + 1);
+            int32_t* row = sel.as<int32_t>() + r * topk;
+            std::fill_n(row, topk, -1);
+            for (int64_t i = 0; i < size; ++i) row[i] = order[static_cast<size_t>(i)].second;
+            std::sort(row, row + size);
+          }
+          return sel;
+        };
+        for (const int first : {n - rows, static_cast<int>(topk) - rows / 2}) {
+          const TestRows whole({rows}, {first});
+          const Tensor sel = selection(whole);
+          std::vector<Out> alone;
+          for (int r = 0; r < rows; ++r) {
+            const TestRows row({1}, {first + r});
+            alone.push_back(run(cpu_simd(), one, d, row, pages, selection(row)));
+          }
+          testing::for_each_target([&] {
+            for (TestExec* t : {&one, &two}) {
+              const Out together = run(cpu_simd(), *t, d, whole, pages, sel);
+              for (int r = 0; r < rows; ++r) {
+                CAPTURE(r);
+                CHECK(same_bits(slice(together.z, 0, r, 1), alone[static_cast<size_t>(r)].z));
+                CHECK(same_bits(slice(together.lse, 0, r, 1), alone[static_cast<size_t>(r)].lse));
+              }
+            }
+          });
+        }
+      }
+}
+
 TEST_CASE("latent attention gives equal bits on every instruction set with fused multiply-add") {
   TestExec t;
   const Latent d{3, 40, 16};

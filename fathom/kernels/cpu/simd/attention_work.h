@@ -6,12 +6,14 @@
 #include <limits>
 
 #include "fathom/kernels/cpu/simd/attention_chunk.h"
+#include "fathom/kernels/cpu/simd/attention_pair.h"
 #include "fathom/kernels/cpu/simd/attention_tile.h"
 
 namespace fathom::simd {
 
 struct AttentionShape {
   int64_t H, C, R, width, z_ld;
+  int64_t pair_keys;         // at most, of a token of a pair; 0 where there are no pairs
   const ChunkProducts* way;  // to compute with chunks of keys, or null
   int64_t groups(int64_t rows) const { return (rows + way->rows - 1) / way->rows; }
 };
@@ -52,6 +54,10 @@ struct SoftmaxState {
     max = s->take<float>(rows);
     sum = s->take<float>(rows);
   }
+  // The same without the rows before.
+  SoftmaxState from(int64_t row, int64_t z_ld) const {
+    return {z + row * z_ld, max + row, sum + row};
+  }
   void clear(int64_t rows) const {
     std::fill(max, max + rows, -std::numeric_limits<float>::infinity());
     std::fill(sum, sum + rows, 0.0f);
@@ -67,6 +73,7 @@ struct TileWork {
   KeyBlock block;
   FewRows few;
   ChunkTile keys;
+  Scratch pair{nullptr, 0};  // of PairKeys
   SoftmaxState chunk, total;
 
   static int64_t score_rows(const AttentionShape& d, int64_t rows) {
@@ -78,7 +85,9 @@ struct TileWork {
            Scratch::bytes<float>(kChunkBlocks * rows) + Scratch::bytes<uint64_t>(rows) +
            2 * Scratch::bytes<float>(16 * d.width) + 2 * Scratch::bytes<void*>(kChunk) +
            KeyBlock::scratch_bytes(d.width) + FewRows::scratch_bytes(d.H, d.width) +
-           (d.way ? ChunkTile::bytes(d, rows) : 0) + 2 * SoftmaxState::bytes(rows, d.z_ld);
+           (d.way ? ChunkTile::bytes(d, rows) : 0) +
+           (d.pair_keys > 0 ? PairKeys::bytes(d.H, d.pair_keys) : 0) +
+           2 * SoftmaxState::bytes(rows, d.z_ld);
   }
   TileWork(Scratch scratch, const AttentionShape& d, int64_t rows) {
     q = scratch.take<float>(rows * d.width);
@@ -91,6 +100,8 @@ struct TileWork {
     later = scratch.take<const void*>(kChunk);
     block.init(&scratch, d.width);
     if (d.way) keys.init(&scratch, d, rows);
+    const int64_t of_pair = d.pair_keys > 0 ? PairKeys::bytes(d.H, d.pair_keys) : 0;
+    pair = Scratch(scratch.take<std::byte>(of_pair), of_pair);
     few.init(&scratch, d.H, d.width);
     chunk.init(&scratch, rows, d.z_ld);
     total.init(&scratch, rows, d.z_ld);
