@@ -11,7 +11,7 @@ namespace {
 
 constexpr EnvVar kVars[] = {
     {"FATHOM_DUMP", "folder for named tensors of every forward pass (see `fathom diff`)"},
-    {"FATHOM_ISA", "force a kernel set: ref, or a Highway target such as AVX2 or AVX3"},
+    {"FATHOM_ISA", "force a kernel set: ref, or one that `fathom doctor` lists"},
     {"FATHOM_THREADS", "threads of the pool; default: all cores"},
     {"PMIX_RANK", "set by mpirun and srun: `fathom train` is one of several ranks"},
     {"PMI_RANK", "likewise, with other launchers"},

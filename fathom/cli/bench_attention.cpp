@@ -12,7 +12,7 @@
 #include "fathom/cli/machine.h"
 #include "fathom/cli/runtime.h"
 #include "fathom/kernels/bench_attention.h"
-#include "fathom/kernels/cpu/simd/peak.h"
+#include "fathom/kernels/cpu/simd/target.h"
 
 namespace fathom {
 namespace {

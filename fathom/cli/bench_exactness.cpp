@@ -14,7 +14,7 @@
 #include "fathom/cli/machine.h"
 #include "fathom/cli/shape.h"
 #include "fathom/kernels/bench_exactness.h"
-#include "fathom/kernels/cpu/simd/peak.h"
+#include "fathom/kernels/cpu/simd/target.h"
 #include "fathom/model/config.h"
 #include "fathom/tensor/arena.h"
 

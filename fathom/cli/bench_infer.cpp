@@ -22,6 +22,7 @@
 #include "fathom/cli/shape.h"
 #include "fathom/infer/engine.h"
 #include "fathom/kernels/cpu/simd/peak.h"
+#include "fathom/kernels/cpu/simd/target.h"
 #include "fathom/model/checkpoint_source.h"
 #include "fathom/model/synthetic.h"
 

@@ -17,7 +17,7 @@
 #include "fathom/cli/machine.h"
 #include "fathom/kernels/bench_gemm.h"
 #include "fathom/kernels/bench_rows.h"
-#include "fathom/kernels/cpu/simd/peak.h"
+#include "fathom/kernels/cpu/simd/target.h"
 
 namespace fathom {
 namespace {

@@ -7,7 +7,6 @@
 #include "fathom/base/env.h"
 #include "fathom/cli/args.h"
 #include "fathom/cli/machine.h"
-#include "fathom/kernels/cpu/simd/peak.h"
 #include "fathom/kernels/cpu/simd/target.h"
 #include "fathom/kernels/kernels.h"
 #include "fathom/task/sandbox/sandbox.h"

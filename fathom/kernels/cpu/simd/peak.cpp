@@ -67,8 +67,6 @@ float read_pass(const float* p, size_t count) {
   return hn::GetLane(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
 }
 
-const char* target_name() { return hwy::TargetName(HWY_TARGET); }
-
 }  // namespace HWY_NAMESPACE
 }  // namespace fathom
 HWY_AFTER_NAMESPACE();
@@ -78,7 +76,6 @@ namespace fathom {
 
 HWY_EXPORT(fma_burst);
 HWY_EXPORT(read_pass);
-HWY_EXPORT(target_name);
 
 namespace {
 
@@ -125,8 +122,6 @@ double measure_read_bandwidth(ThreadPool& pool, const void* data, size_t bytes) 
   });
   return static_cast<double>(bytes) / seconds_since(start);
 }
-
-const char* simd_target_name() { return HWY_DYNAMIC_DISPATCH(target_name)(); }
 
 HugeBuffer::HugeBuffer(size_t bytes) : bytes_(bytes) {
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

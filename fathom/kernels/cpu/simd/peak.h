@@ -16,9 +16,6 @@ double measure_fma_peak(ThreadPool& pool, double seconds);
 // bytes/s. To see memory, the buffer must be far larger than the caches and lie on huge pages.
 double measure_read_bandwidth(ThreadPool& pool, const void* data, size_t bytes);
 
-// Name of the instruction set that run-time dispatch chose, e.g. "AVX3".
-const char* simd_target_name();
-
 // Anonymous zeroed memory on huge pages where the kernel grants them; released by the destructor.
 class HugeBuffer {
  public:

@@ -4,18 +4,14 @@
 #pragma once
 
 // SSE levels have no fused multiply-add (their bits would differ), SVE has no fixed vector length.
+// What AVX3_DL adds to AVX3 and is of use here, VNNI, kernels ask the processor for.
 #define HWY_DISABLED_TARGETS \
   (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 
 namespace fathom::simd {
 
-// AVX-VNNI: products of bytes beside AVX2. Clang 16 does not know it by name and does without.
-inline bool avx_vnni() {
-#if defined(__x86_64__) && !defined(__clang__)
-  return __builtin_cpu_supports("avxvnni");
-#else
-  return false;
-#endif
-}
+// AVX-VNNI: products of bytes beside AVX2, if the processor has them and limit_simd_target() did not
+// leave them out.
+bool avx_vnni();
 
 }  // namespace fathom::simd
