@@ -47,16 +47,16 @@ bool spin(steady_clock::time_point end, const F& done) {
 // Waking a thread takes 15 us of the one that wakes it, and it runs after 60 (measured on a virtual
 // machine), while a decoded token has a region every few microseconds.
 template <class Done, class Sleep>
-void ThreadPool::wait(Waiter* waiter, const Done& done, const Sleep& sleep) {
+void ThreadPool::wait(int* patience, const Done& done, const Sleep& sleep) {
   constexpr microseconds kShort{2}, kLong{50};
   constexpr int kPatience = 16;  // waits
   const auto start = steady_clock::now();
-  if (spin(start + (waiter->patience > 0 ? kLong : kShort), done)) return;
+  if (spin(start + (*patience > 0 ? kLong : kShort), done)) return;
   sleep();
   if (woken_.load() < start + kLong)
-    waiter->patience = kPatience;
-  else if (waiter->patience > 0)
-    --waiter->patience;
+    *patience = kPatience;
+  else if (*patience > 0)
+    --*patience;
 }
 
 namespace {
@@ -157,9 +157,9 @@ void ThreadPool::work(int thread) {
     if (!called()) signal_.wait(signal);  // a caller that saw nobody asleep is seen here
     asleep_.fetch_sub(1);
   };
-  Waiter waiter;
+  int patience = 0;
   while (!stop_) {
-    wait(&waiter, called, sleep);
+    wait(&patience, called, sleep);
     run_chunks(thread, claim());
   }
 }
@@ -195,7 +195,7 @@ void ThreadPool::parallel_phases(std::span<const Phase> phases) {
     joining_.store(0);
   };
   while (unfinished(job_.state.load()) > 0) {
-    wait(&joiner_, called, sleep);
+    wait(&joiner_patience_, called, sleep);
     if (unclaimed(job_.state.load()) > 0) run_chunks(0, claim());
   }
   this_worker = outside;

@@ -61,13 +61,10 @@ class ThreadPool {
 
  private:
   // A thread spins for a moment before it sleeps, and longer as long as what it waits for came so
-  // soon, some waits ago, that it would only just have fallen asleep. One of each waiting thread.
-  struct Waiter {
-    int patience = 0;  // waits that will spin longer
-  };
-  // sleep() returns when `done` may have come true.
+  // soon, some waits ago, that it would only just have fallen asleep. `patience`: waits of this
+  // thread that will spin longer. sleep() returns when `done` may have come true.
   template <class Done, class Sleep>
-  void wait(Waiter* waiter, const Done& done, const Sleep& sleep);
+  void wait(int* patience, const Done& done, const Sleep& sleep);
   void work(int thread);  // reads no member that the constructor is still filling
   uint64_t claim();
   void run_chunks(int thread, uint64_t claimed);
@@ -93,7 +90,7 @@ class ThreadPool {
   std::mutex mutex_;  // guards error_ while chunks run
   std::exception_ptr error_;
   int64_t num_regions_ = 0;
-  Waiter joiner_;
+  int joiner_patience_ = 0;
   std::vector<std::thread> workers_;
 };
 

@@ -23,6 +23,7 @@
 #include "fathom/kernels/cpu/simd/attention_bf16.h"
 #include "fathom/kernels/cpu/simd/attention_codes.h"
 #include "fathom/kernels/cpu/simd/attention_few.h"
+#include "fathom/kernels/cpu/simd/attention_keys.h"
 #include "fathom/kernels/cpu/simd/attention_work.h"
 #include "fathom/kernels/cpu/simd/simd.h"
 
@@ -43,7 +44,8 @@ class Forward {
         tiles_(tile_table()),
         vec_(attention_vec()),
         few_(attention_few()),
-        pair_(attention_pair()) {
+        pair_(attention_pair()),
+        rows_(a.keys, a.q_lat.dim[2], a.q_pe.dim[2]) {
     d_ = {.H = a.q_lat.dim[1], .C = a.q_lat.dim[2], .R = a.q_pe.dim[2]};
     d_.width = d_.C + d_.R;
     coded_ = a.keys.dtype == DType::kI8;
@@ -229,9 +231,9 @@ class Forward {
       const int64_t begin = mask_rows(tile, from, keys, w->mask);
       const bool few = tile.count == 1;
       if (sparse(tile))
-        gather(tile, from, n, few, &w->block);
+        rows_.gather(tile.seq, selected_keys(a_.sel, tile.first).pos + from, n, few, &w->block);
       else
-        load_block(tile.seq, from, n, few, &w->block);
+        rows_.load(tile.seq, from, n, few, &w->block);
       const KeyBlock& k = w->block;
       if (few)
         w->few.score(tiles_, k, n, w->s);
@@ -267,17 +269,15 @@ class Forward {
     if (!by_chunks(tile) && !in_place(tile)) return;
     const int64_t keys = std::min(num_keys(tile, tile.count - 1), base + kChunk);
     const int32_t* sel = sparse(tile) ? selected_keys(a_.sel, tile.first).pos : nullptr;
-    for (int64_t n = base; n < keys; ++n) w->later[n - base] = key_at(tile.seq, sel ? sel[n] : n);
+    for (int64_t n = base; n < keys; ++n) w->later[n - base] = rows_.at(tile.seq, sel ? sel[n] : n);
     if (by_chunks(tile) && !coded_) return;
     w->feed.then(w->later, tile.count > 1 ? 0 : std::max<int64_t>(keys - base, 0));
   }
   // The same of a thread's first chunk; asks for half of its first block at once.
   void ask_first(const QueryTile& tile, int64_t base, TileWork* w) const {
-    const int64_t bytes =
-        coded_ ? coded_row_bytes(d_.C, d_.R) : d_.width * dtype_bytes(a_.keys.dtype);
-    w->feed.start(bytes);
+    w->feed.start(rows_.bytes());
     announce(tile, base, w);
-    w->feed.ask(kBlock / 2 * ((bytes + 63) / 64));
+    w->feed.ask(kBlock / 2 * ((rows_.bytes() + 63) / 64));
     std::swap(w->key, w->later);
   }
 
@@ -359,7 +359,7 @@ class Forward {
     for (const int t : {0, 1}) {
       PairKeys::Token& token = k.token[t];
       token.size = sel[t].size;
-      for (int64_t n = 0; n < token.size; ++n) token.key[n] = key_at(tile.seq, sel[t].pos[n]);
+      for (int64_t n = 0; n < token.size; ++n) token.key[n] = rows_.at(tile.seq, sel[t].pos[n]);
       pair_->split(token.key, token.size, token.bits, k.both, token.own);
     }
     const auto score = [&](const void* const* key, int64_t row, int64_t rows, int64_t end, float* s,
@@ -369,7 +369,7 @@ class Forward {
       *scored = end;
     };
     const auto& [a, b] = k.token;
-    w->feed.start(d_.width * dtype_bytes(a_.keys.dtype));
+    w->feed.start(rows_.bytes());
     w->feed.then(a.key, std::min(a.size, kPairStep));
     for (bool more = true; more;) {
       more = k.go_on(kPairStep);
@@ -404,47 +404,6 @@ class Forward {
     }
   }
 
-  const void* page_of(int64_t seq, int64_t pos) const {
-    return a_.keys.page[a_.keys.first_page[seq] + pos / kPageTokens];
-  }
-
-  void load_block(int64_t seq, int64_t from, int64_t n, bool few, KeyBlock* block) const {
-    if (a_.keys.dtype == DType::kF32 && few && d_.C % 16 == 0)
-      return block->use(static_cast<const float*>(page_of(seq, from)), a_.keys.stride);
-    if (a_.keys.dtype == DType::kF32 && !few) {
-      const void* page = page_of(seq, from);
-      block->pack(tiles_, static_cast<const float*>(page), a_.keys.stride, n, d_.C % 16 == 0);
-      return;
-    }
-    const void* key[kBlock];
-    for (int64_t r = 0; r < n; ++r) key[r] = key_at(seq, from + r);
-    gather_keys(key, n, few, block);
-  }
-
-  const char* key_at(int64_t seq, int64_t pos) const {
-    return static_cast<const char*>(page_of(seq, pos)) +
-           pos % kPageTokens * a_.keys.stride * dtype_bytes(a_.keys.dtype);
-  }
-
-  void gather(const QueryTile& tile, int64_t from, int64_t n, bool few, KeyBlock* block) const {
-    const int32_t* sel = selected_keys(a_.sel, tile.first).pos + from;
-    const void* key[kBlock];
-    for (int64_t r = 0; r < n; ++r) key[r] = key_at(tile.seq, sel[r]);
-    gather_keys(key, n, few, block);
-  }
-
-  void gather_keys(const void* const* key, int64_t n, bool few, KeyBlock* block) const {
-    if (a_.keys.dtype == DType::kE4M3)
-      vec_.gather_e4m3(key, n, d_.width, a_.keys.coded, block->copy, block->copy_ld());
-    else
-      (a_.keys.dtype == DType::kF32 ? vec_.gather_f32 : vec_.gather_bf16)(
-          key, n, d_.width, block->copy, block->copy_ld());
-    if (few)
-      block->use_copy();
-    else
-      block->pack_copy(tiles_, n);
-  }
-
   // Of rows begin .. end - 1 of a tile.
   void merge(int64_t begin, int64_t end, const SoftmaxState& into, const SoftmaxState& from) const {
     vec_.merge_rows(into.z + begin * d_.z_ld, from.z + begin * d_.z_ld, d_.z_ld, d_.z_ld,
@@ -459,6 +418,7 @@ class Forward {
   const AttentionVec& vec_;
   const AttentionFew& few_;
   const AttentionPair* pair_;
+  const KeyRows rows_;
   bool coded_ = false;     // latents in integer codes
   bool in_place_ = false;  // a token alone reads keys where they are
   AttentionShape d_{};

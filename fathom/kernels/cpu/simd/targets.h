@@ -10,8 +10,8 @@
 
 namespace fathom::simd {
 
-// AVX-VNNI: products of bytes beside AVX2, if the processor has them and limit_simd_target() did not
-// leave them out.
+// AVX-VNNI: products of bytes beside AVX2, if the processor has them and limit_simd_target() did
+// not leave them out.
 bool avx_vnni();
 
 }  // namespace fathom::simd
