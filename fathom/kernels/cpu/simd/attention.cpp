@@ -348,7 +348,7 @@ class Forward {
     const Selected sel[] = {selected_keys(a_.sel, tile.first),
                             selected_keys(a_.sel, tile.first + 1)};
     PairKeys k(w->pair, d_.H, d_.pair_keys);
-    const int64_t least = std::max(sel[0].size, sel[1].size) * 2 / 3;  // it pays from there
+    const int64_t least = std::max(sel[0].size, sel[1].size) * 3 / 4;  // it pays from there
     const int64_t shared = pair_->find_shared(sel, least, {k.token[0].bits, k.token[1].bits});
     if (shared < least) {
       for (const int32_t t : {0, 1}) run_tile({tile.seq, tile.first + t, 1, tile.pos + t}, w);
