@@ -14,15 +14,14 @@ struct AttentionPair {
   // Bit i of word w of bits[t]: key 64 w + i of selection t is in the other one too. Returns how
   // many are; with fewer than `least` it may stop, then the bits say nothing.
   int64_t (*find_shared)(const Selected (&sel)[2], int64_t least, uint64_t* const (&bits)[2]);
-  // The first n keys to `both` where their bit is set, else to `own`. Reads and writes up to kSpare
+  // The first n keys to `both` where their bit is set, else to `own`. Reads and writes up to 7
   // more.
   void (*split)(const void* const* key, int64_t n, const uint64_t* bits, const void** both,
                 const void** own);
   // s[head][64]: column i is the next number of both[head] where bit i is set, else of own[head].
-  // Reads up to kSpare more.
+  // Reads up to 16 more.
   void (*lay_out)(const float* both, const float* own, int64_t ld, int64_t heads, uint64_t bits,
                   float* s);
-  static constexpr int64_t kSpare = 16;
 };
 
 // Null where the instruction set has no use for it.
