@@ -30,9 +30,10 @@ struct BenchAttentionOptions {
     o.add("index_head_dim", &index_head_dim, "width of an indexer key");
     o.add("index_topk", &index_topk, "keys that a token selects");
     o.add("chunk", &chunk, "tokens of a prefill step");
-    o.add("alike", &alike,
-          "correlation of the index queries of neighbouring tokens, 0 to 1; the more, the more keys "
-          "they share");
+    o.add(
+        "alike", &alike,
+        "correlation of the index queries of neighbouring tokens, 0 to 1; the more, the more keys "
+        "they share");
     o.add("seconds", &seconds, "time for each row and mode");
     o.add("bf16", &bf16, "keep the cache in bf16 instead of f32");
     o.add("json", &json, "also write one JSON object a line to this file");
