@@ -362,11 +362,10 @@ class Forward {
       for (int64_t n = 0; n < token.size; ++n) token.key[n] = rows_.at(tile.seq, sel[t].pos[n]);
       pair_->split(token.key, token.size, token.bits, k.both, token.own);
     }
-    const auto score = [&](const void* const* key, int64_t row, int64_t rows, int64_t end, float* s,
-                           int64_t* scored) {
-      few_.score(w->packed + row, rows, d_.width, key + *scored, a_.keys.dtype, end - *scored,
-                 &w->feed, s + row * k.ld + *scored, k.ld);
-      *scored = end;
+    const auto score = [&](const void* const* key, int64_t begin, int64_t end, int64_t row,
+                           int64_t rows, float* s) {
+      few_.score(w->packed + row, rows, d_.width, key + begin, a_.keys.dtype, end - begin, &w->feed,
+                 s + row * k.ld + begin, k.ld);
     };
     const auto& [a, b] = k.token;
     w->feed.start(rows_.bytes());
@@ -374,33 +373,35 @@ class Forward {
     for (bool more = true; more;) {
       more = k.go_on(kPairStep);
       w->feed.then(a.key + a.end, std::min(a.size - a.end, kPairStep));
-      score(k.both, 0, 2 * d_.H, a.end_shared, k.of_both, &k.both_scored);
-      for (const int64_t t : {0, 1})
-        score(k.token[t].own, t * d_.H, d_.H, k.token[t].end_own(), k.of_own,
-              &k.token[t].own_scored);
-      w->feed.then(b.own + b.own_scored, std::min(b.size - shared - b.own_scored, kPairStep / 2));
-      for (const int64_t t : {0, 1}) add_scored(t, &k, w);
+      score(k.both, a.begin_shared, a.end_shared, 0, 2 * d_.H, k.of_both);
+      for (const int64_t t : {0, 1}) {
+        const PairKeys::Token& token = k.token[t];
+        score(token.own, token.begin_own(), token.end_own(), t * d_.H, d_.H, k.of_own);
+      }
+      w->feed.then(b.own + b.end_own(), std::min(b.size - shared - b.end_own(), kPairStep / 2));
+      for (const int64_t t : {0, 1}) add_scored(t, k, w);
     }
     finish(tile, 0, 2 * d_.H, w->total);
   }
 
   // Adds the blocks in use of a token of a pair.
-  void add_scored(int64_t t, PairKeys* k, TileWork* w) const {
+  void add_scored(int64_t t, const PairKeys& k, TileWork* w) const {
     const SoftmaxState total = w->total.from(t * d_.H, d_.z_ld),
                        chunk = w->chunk.from(t * d_.H, d_.z_ld);
-    const float *of_both = k->of_both + t * d_.H * k->ld, *of_own = k->of_own + t * d_.H * k->ld;
-    PairKeys::Token& token = k->token[t];
-    while (token.added < token.end) {
-      const int64_t at = token.added, n = std::min(kBlock, token.end - at);
+    const PairKeys::Token& token = k.token[t];
+    const float *of_both = k.of_both + t * d_.H * k.ld + token.begin_shared,
+                *of_own = k.of_own + t * d_.H * k.ld + token.begin_own();
+    for (int64_t at = token.begin; at < token.end;) {
+      const int64_t n = std::min(kBlock, token.end - at);
       const uint64_t bits = token.bits[at / kBlock];
-      pair_->lay_out(of_both + token.added_shared, of_own + at - token.added_shared, k->ld, d_.H,
-                     bits, w->s);
+      pair_->lay_out(of_both, of_own, k.ld, d_.H, bits, w->s);
+      of_both += std::popcount(bits);
+      of_own += n - std::popcount(bits);
       const bool first = at % kChunk == 0;
       if (first) chunk.clear(d_.H);
       add_block(token.key + at, n, first, w, chunk);
-      token.added += n;
-      token.added_shared += std::popcount(bits);
-      if (token.added % kChunk == 0 || token.added == token.size) merge(0, d_.H, total, chunk);
+      at += n;
+      if (at % kChunk == 0 || at == token.size) merge(0, d_.H, total, chunk);
     }
   }
 

@@ -35,15 +35,13 @@ struct PairKeys {
     const void** key = nullptr;  // of all, ascending
     const void** own = nullptr;  // of those that are not shared
     int64_t size = 0;
-    int64_t end = 0;         // behind those in use, a multiple of 64 or size
-    int64_t end_shared = 0;  // how many of them are shared
-    int64_t own_scored = 0;
-    int64_t added = 0, added_shared = 0;  // in the softmax state
+    int64_t begin = 0, end = 0;                // those in use; multiples of 64, but for size
+    int64_t begin_shared = 0, end_shared = 0;  // how many before these are shared
+    int64_t begin_own() const { return begin - begin_shared; }
     int64_t end_own() const { return end - end_shared; }
   };
   Token token[2];
-  const void** both = nullptr;  // shared keys
-  int64_t both_scored = 0;
+  const void** both = nullptr;                  // shared keys
   float *of_both = nullptr, *of_own = nullptr;  // [2 H][ld] scores, rows of the second token last
   int64_t ld = 0;
 
@@ -65,8 +63,8 @@ struct PairKeys {
     of_own = s.take<float>(2 * heads * ld);
   }
 
-  // The next n keys of the first token come into use, and blocks of the second one that share no
-  // later ones. Returns whether there are more.
+  // The next n keys of the first token come into use after those that were, and blocks of the
+  // second one that share no later ones. Returns whether there are more.
   bool go_on(int64_t n) {
     auto& [a, b] = token;
     const auto next_shared = [](const Token& t) { return std::popcount(t.bits[t.end / kBlock]); };
@@ -74,6 +72,10 @@ struct PairKeys {
       t.end_shared += next_shared(t);
       t.end = std::min(t.end + kBlock, t.size);
     };
+    for (Token& t : token) {
+      t.begin = t.end;
+      t.begin_shared = t.end_shared;
+    }
     for (; n > 0 && a.end < a.size; n -= kBlock) add_block(a);
     const bool more = a.end < a.size;
     while (b.end < b.size &&
