@@ -1,3 +1,8 @@
+#include <iterator>
+#include <numeric>
+#include <tuple>
+
+#include "fathom/kernels/cpu/simd/attention_pair.h"
 #include "fathom/kernels/cpu/simd/attention_testing.h"
 #include "fathom/kernels/cpu/simd/gemm_testing.h"
 
@@ -239,6 +244,53 @@ TEST_CASE(
           });
         }
       }
+}
+
+TEST_CASE("pairs of neighbours: shared keys are found, keys split and scores laid out as by hand") {
+  for (const auto& [num_a, num_b, range] :
+       {std::tuple{1, 1, 1}, {16, 16, 20}, {200, 130, 210}, {65, 300, 400}, {300, 17, 301}})
+    testing::for_each_target([&] {
+      const simd::AttentionPair* pair = simd::attention_pair();
+      if (!pair) return;  // of this instruction set
+      const auto choose = [&](int n, uint64_t index) {
+        std::vector<int32_t> all(static_cast<size_t>(range)), out;
+        std::iota(all.begin(), all.end(), 0);
+        Rng rng(21, "choice", index);
+        for (int i = 0; i < n; ++i) {
+          const auto at = static_cast<std::ptrdiff_t>(rng.below(all.size()));
+          out.push_back(all[static_cast<size_t>(at)]);
+          all.erase(all.begin() + at);
+        }
+        std::sort(out.begin(), out.end());
+        return out;
+      };
+      const std::vector<int32_t> pos[] = {choose(num_a, 1), choose(num_b, 2)};
+      std::vector<int32_t> common;
+      std::ranges::set_intersection(pos[0], pos[1], std::back_inserter(common));
+      const simd::Selected sel[] = {{pos[0].data(), std::ssize(pos[0])},
+                                    {pos[1].data(), std::ssize(pos[1])}};
+      uint64_t a_bits[8], b_bits[8];
+      uint64_t* bits[] = {a_bits, b_bits};
+      CHECK(pair->find_shared(sel, std::ssize(common) + 1, {a_bits, b_bits}) <= std::ssize(common));
+      CHECK(pair->find_shared(sel, 0, {a_bits, b_bits}) == std::ssize(common));
+      for (const int t : {0, 1}) {
+        const size_t n = pos[t].size();
+        std::vector<const void*> key(n + 64), both(n + 64), own(n + 64);
+        std::vector<float> both_score(n + 128), own_score(n + 128);
+        for (size_t i = 0; i < n; ++i) key[i] = pos[t].data() + i;
+        pair->split(key.data(), static_cast<int64_t>(n), bits[t], both.data(), own.data());
+        size_t num_both = 0, num_own = 0;
+        for (size_t i = 0; i < n; ++i) {
+          const bool shared = std::ranges::binary_search(common, pos[t][i]);
+          CHECK((bits[t][i / 64] >> i % 64 & 1) == shared);
+          CHECK((shared ? both[num_both] : own[num_own]) == key[i]);
+          (shared ? both_score[num_both++] : own_score[num_own++]) = static_cast<float>(i);
+        }
+        float s[64];
+        pair->lay_out(both_score.data(), own_score.data(), 0, 1, bits[t][0], s);
+        for (size_t i = 0; i < std::min<size_t>(n, 64); ++i) CHECK(s[i] == static_cast<float>(i));
+      }
+    });
 }
 
 TEST_CASE("latent attention gives equal bits on every instruction set with fused multiply-add") {
